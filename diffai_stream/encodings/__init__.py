@@ -1,0 +1,1 @@
+"""Stored bytes to numbers: one row an encoding in `catalogue.py`, the loops in `kernels.py`."""

@@ -1,0 +1,8 @@
+"""The rows of every encoding, by name."""
+
+from __future__ import annotations
+
+from diffai_stream.encodings.base import Encoding
+from diffai_stream.encodings.plain import PLAIN
+
+ENCODINGS: dict[str, Encoding] = {row.name: row for row in PLAIN}

@@ -1,0 +1,259 @@
+"""The work of one task: read a batch, scan it, finish the tensors that lie wholly in it. Errors become results."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffai_stream.encodings.base import Encoding
+from diffai_stream.encodings.catalogue import ENCODINGS
+from diffai_stream.encodings.kernels import decode32, decode64
+from diffai_stream.engine.program import Program
+from diffai_stream.engine.results import BatchResult, FailedResult, FinishedResult, PartResult
+from diffai_stream.engine.sources import Bytes, Source, check_size
+from diffai_stream.errors import DiffaiError, TensorError
+from diffai_stream.plan.chunks import Batch, Slice, chunk_numel, real_shape
+from diffai_stream.statistics.base import Tile
+from diffai_stream.statistics.finishing import finish
+from diffai_stream.statistics.scanner import Domain, Part, Scanner, domain_of, merge_parts
+from diffai_stream.storage.extent import Extent
+from diffai_stream.storage.windows import read_window, recheck
+
+GAP_NBYTES = 1 << 16  # neighbours in a file closer than this share a window
+Result = PartResult | FinishedResult | FailedResult
+_threads = threading.local()
+
+
+class Reading(NamedTuple):
+    """A slice and its two sources (one object twice when a side is scanned alone)."""
+
+    piece: Slice
+    old: Source
+    new: Source
+
+
+def scanner() -> Scanner:
+    """This thread's scanner."""
+    if not hasattr(_threads, "scanner"):
+        _threads.scanner = Scanner()
+    return _threads.scanner  # type: ignore[no-any-return]
+
+
+def scan_batch(batch: Batch, program: Program) -> BatchResult:
+    """Scan the slices of a batch. Never raises for bad input: what cannot be read becomes a FailedResult."""
+    results: list[Result] = []
+    for group in _groups(_readings(batch, program, results)):
+        try:
+            results += _scan_group(group, program)
+            recheck({program.stamps[path] for path in _paths(group) if path in program.stamps})
+        except DiffaiError as error:
+            results = [r for r in results if not _concerns(r, group)]
+            results += _retry(group, program, error)
+    return BatchResult(batch.index, tuple(results), batch.nbytes)
+
+
+def _readings(batch: Batch, program: Program, failures: list[Result]) -> Iterator[Reading]:
+    for piece in batch.slices:
+        try:
+            for entry in {id(e): e for e in (piece.old, piece.new)}.values():
+                check_size(entry)
+            old = Source(piece.old, program.stamps, program.io)
+            new = old if piece.new is piece.old else Source(piece.new, program.stamps, program.io)
+            yield Reading(piece, old, new)
+        except DiffaiError as error:
+            failures.append(FailedResult(piece, error))
+
+
+def _paths(group: Sequence[Reading]) -> set[str]:
+    return {extent.path for r in group for source in (r.old, r.new) for extent in source.component.extents}
+
+
+def _concerns(result: Result, group: Sequence[Reading]) -> bool:
+    pieces = result.pieces if isinstance(result, FinishedResult) else (result.piece,)
+    return any(reading.piece is piece for reading in group for piece in pieces)
+
+
+def _retry(group: Sequence[Reading], program: Program, error: DiffaiError) -> list[Result]:
+    """Each slice of a failed group by itself, so that only what is unreadable is lost."""
+    if len(group) == 1:
+        piece = group[0].piece
+        located = type(error)(error.message, path=error.path, tensor=piece.name, offset=error.offset)
+        return [FailedResult(piece, located)]
+    results: list[Result] = []
+    for reading in group:
+        try:
+            alone = _scan_group([reading], program)
+            recheck({program.stamps[path] for path in _paths([reading]) if path in program.stamps})
+            results += alone
+        except DiffaiError as failure:
+            results += _retry([reading], program, failure)
+    return results
+
+
+def _groups(readings: Iterator[Reading]) -> Iterator[list[Reading]]:
+    """Runs of slices that one kernel call can scan: neighbours in the same files with the same encodings."""
+    group: list[Reading] = []
+    for reading in readings:
+        if group and not _neighbours(group[-1], reading):
+            yield group
+            group = []
+        group.append(reading)
+    if group:
+        yield group
+
+
+def _neighbours(left: Reading, right: Reading) -> bool:
+    if left.piece.statistics or right.piece.statistics or left.piece.side != right.piece.side:
+        return False
+    if not (left.piece.whole and right.piece.whole):
+        return False
+    for a, b in ((left.old, right.old), (left.new, right.new)):
+        if a.encoding is not b.encoding or a.direct is None or b.direct is None:
+            return False
+        (path_a, offset_a), (path_b, offset_b) = a.direct, b.direct
+        end = offset_a + a.component.extents[0].nbytes
+        if path_a != path_b or not 0 <= offset_b - end <= GAP_NBYTES:
+            return False
+    return True
+
+
+def _scan_group(group: Sequence[Reading], program: Program) -> list[Result]:
+    first = group[0]
+    if first.piece.streamed:
+        return [_scan_streamed(first, program)]
+    if len(group) == 1:
+        return [_scan_one(first, program)]
+    raw_old, segments_old = _window([r.old for r in group], group, program)
+    same = first.new is first.old
+    raw_new, segments_new = (raw_old, segments_old) if same else _window([r.new for r in group], group, program)
+    numel = [r.piece.stop - r.piece.start for r in group]
+    leaves = [r.piece.leaf_numel for r in group]
+    segments = np.array([segments_old, segments_new, numel, leaves, [0] * len(group)], np.int64).T.copy()
+    state = scanner().scan(raw_old, raw_new, (first.old.encoding, first.new.encoding), segments, program.ask)
+    return [_finish([r.piece for r in group], state, [()] * len(group), program)]
+
+
+def _window(sources: Sequence[Source], group: Sequence[Reading], program: Program) -> tuple[Bytes, list[int]]:
+    """One window over neighbouring tensors, and where each begins in it."""
+    extents = [source.component.extents[0] for source in sources]
+    start, end = extents[0].offset, extents[-1].offset + extents[-1].nbytes
+    whole = Extent(extents[0].path, start, end - start)
+    raw = read_window(whole, 0, whole.nbytes, program.stamps.get(whole.path), program.io)
+    raw.setflags(write=False)
+    return raw, [extent.offset - start for extent in extents]
+
+
+def _scan_one(reading: Reading, program: Program) -> Result:
+    piece = reading.piece
+    raw_old = reading.old.read(piece.start, piece.stop)
+    raw_new = raw_old if reading.new is reading.old else reading.new.read(piece.start, piece.stop)
+    state, extras = _scan_raw(reading, raw_old, raw_new, piece.start, piece.stop, program)
+    if piece.whole:
+        return _finish([piece], state, [extras], program)
+    return PartResult(piece, piece.number, piece.number + 1, state, extras)
+
+
+def _scan_streamed(reading: Reading, program: Program) -> Result:
+    """A compressed tensor, chunk by chunk from front to back."""
+    piece = reading.piece
+    bits = max(source.encoding.bits // source.encoding.components for source in (reading.old, reading.new))
+    step = chunk_numel(piece.leaf_numel, bits, program.chunk_nbytes)
+    cuts = list(range(0, piece.stop, step)) or [0]
+    sizes = [min(step, piece.stop - start) for start in cuts]
+    old = _chunks(reading.old, cuts, sizes)
+    new = old if reading.new is reading.old else _chunks(reading.new, cuts, sizes)
+    parts: list[tuple[Part, tuple[Any, ...]]] = []
+    for start, size in zip(cuts, sizes, strict=True):
+        raw_old = next(old)
+        raw_new = raw_old if new is old else next(new)
+        parts.append(_scan_raw(reading, raw_old, raw_new, start, start + size, program))
+    state = merge_parts([part for part, _ in parts], _domains(piece))
+    extras = merge_extras(piece.statistics, [extra for _, extra in parts])
+    return _finish([piece], state, [extras], program)
+
+
+def _chunks(source: Source, cuts: Sequence[int], sizes: Sequence[int]) -> Iterator[Bytes]:
+    if any(extent.codec for extent in source.component.extents):
+        yield from source.stream(iter(sizes))
+    else:
+        for start, size in zip(cuts, sizes, strict=True):
+            yield source.read(start, start + size)
+
+
+def _scan_raw(
+    reading: Reading, raw_old: Bytes, raw_new: Bytes, start: int, stop: int, program: Program
+) -> tuple[Part, tuple[Any, ...]]:
+    """State of elements [start, stop) and of the other statistics."""
+    piece, encodings = reading.piece, (reading.old.encoding, reading.new.encoding)
+    for source, raw in ((reading.old, raw_old), (reading.new, raw_new)):
+        if raw.size != (stop - start) * source.encoding.itemsize:
+            raise TensorError("has fewer bytes than its shape needs", path=source.component.extents[0].path, tensor=piece.name)
+    segments = np.array([[0, 0, stop - start, piece.leaf_numel, start]], np.int64)
+    state = scanner().scan(raw_old, raw_new, encodings, segments, program.ask)
+    states = [statistic.empty() for statistic in piece.statistics]
+    if states:
+        for tile in _tiles(piece, encodings, raw_old, raw_new, start, stop):
+            states = [statistic.update(s, tile) for statistic, s in zip(piece.statistics, states, strict=True)]
+    return state, tuple(states)
+
+
+def _tiles(
+    piece: Slice, encodings: tuple[Encoding, Encoding], raw_old: Bytes, raw_new: Bytes, start: int, stop: int
+) -> Iterator[Tile]:
+    """Decoded leaves in order."""
+    shape = real_shape(piece.old)
+    for first in range(start, stop, piece.leaf_numel):
+        size = min(piece.leaf_numel, stop - first)
+        at = first - start
+        raw = [r[at * e.itemsize : (at + size) * e.itemsize] for r, e in zip((raw_old, raw_new), encodings, strict=True)]
+        values = [decoded(r, e, size) for r, e in zip(raw, encodings, strict=True)]
+        yield Tile(values[0], values[1], raw[0], raw[1], *encodings, first, shape)
+
+
+def decoded(raw: Bytes, encoding: Encoding, numel: int) -> NDArray[Any]:
+    """Values of raw bytes, in the encoding's tile dtype."""
+    out = np.empty(numel, encoding.tile_dtype)
+    (decode32 if encoding.tile_dtype is np.float32 else decode64)(int(encoding.kind), raw, encoding.table(), out)
+    return out
+
+
+def _domains(piece: Slice) -> tuple[Domain, Domain]:
+    return domain_of(ENCODINGS[piece.old.encoding]), domain_of(ENCODINGS[piece.new.encoding])
+
+
+def _finish(pieces: Sequence[Slice], state: Part, extras: Sequence[tuple[Any, ...]], program: Program) -> FinishedResult:
+    shapes = [real_shape(piece.old) for piece in pieces]
+    finished = finish(state, _domains(pieces[0]), shapes, program.ask, program.wants)
+    named = [
+        {statistic: statistic.finalize(s) for statistic, s in zip(piece.statistics, states, strict=True)}
+        for piece, states in zip(pieces, extras, strict=True)
+    ]
+    return FinishedResult(tuple(pieces), finished, tuple(named))
+
+
+def merge_extras(statistics: Sequence[Any], parts: Sequence[tuple[Any, ...]]) -> tuple[Any, ...]:
+    """Merge the states of the other statistics of neighbouring parts, left to right."""
+    merged = list(parts[0])
+    for part in parts[1:]:
+        merged = [statistic.merge(a, b) for statistic, a, b in zip(statistics, merged, part, strict=True)]
+    return tuple(merged)
+
+
+def merge_results(results: Sequence[Result], program: Program) -> Result:
+    """Neighbouring parts of one tensor as one; finished when they are all of it. A failed part fails the run of them."""
+    failed = next((r for r in results if isinstance(r, FailedResult)), None)
+    if failed is not None:
+        return failed
+    parts = [r for r in results if isinstance(r, PartResult)]
+    piece = parts[0].piece
+    state = merge_parts([part.state for part in parts], _domains(piece))
+    extras = merge_extras(piece.statistics, [part.extras for part in parts])
+    if parts[0].first == 0 and parts[-1].last == piece.count:
+        return _finish([piece], state, [extras], program)
+    return PartResult(piece, parts[0].first, parts[-1].last, state, extras)
+
+

@@ -1,0 +1,1 @@
+"""From a path to a `Checkpoint`: one module a format, one row each in `catalogue.py`."""

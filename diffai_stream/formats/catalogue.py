@@ -1,0 +1,121 @@
+"""The rows of every format, and the one way to open a checkpoint.
+
+Content decides, names come last: a file is shown to each format by its first 4 KiB, a directory by what lies in it. Modules
+are imported when they are asked, so that importing this catalogue costs nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from importlib import import_module
+from typing import Literal, NamedTuple, cast
+
+from diffai_stream.errors import FormatError, MissingExtraError
+from diffai_stream.formats.base import Checkpoint, Format
+from diffai_stream.formats.inert import file_error, open_regular, path_status, read_exactly, stand_in
+
+HEAD_NBYTES = 4096
+
+
+class FormatRow(NamedTuple):
+    """One format: `module` is imported on use, `extra` is the pip extra it needs, `mapped` bytes are read where they lie."""
+
+    name: str
+    title: str
+    suffixes: tuple[str, ...]
+    module: str
+    extra: str = ""
+    access: Literal["mapped", "streamed"] = "mapped"
+    notes: str = ""
+
+    def load(self) -> Format:
+        """The module of the format. Raises MissingExtraError when a library is not installed."""
+        try:
+            return cast(Format, import_module(self.module))
+        except ImportError as error:
+            raise self.missing(error) from error
+
+    def missing(self, error: ImportError) -> MissingExtraError:
+        """The error for a library that this format needs and that cannot be imported."""
+        install = f"pip install 'diffai-stream[{self.extra}]'" if self.extra else "pip install --force-reinstall diffai-stream"
+        return MissingExtraError(f"{self.title} needs {error.name or error}: {install}")
+
+
+FORMATS: tuple[FormatRow, ...] = (
+    FormatRow(
+        "huggingface",
+        "Hugging Face directory",
+        (".safetensors.index.json",),
+        "diffai_stream.formats.huggingface",
+        notes="sharded or single safetensors, diffusers components, the index file itself, a models--org--name cache root",
+    ),
+    FormatRow("safetensors", "safetensors", (".safetensors",), "diffai_stream.formats.safetensors", notes="one file"),
+    FormatRow(
+        "numpy",
+        "NumPy .npy and .npz",
+        (".npy", ".npz"),
+        "diffai_stream.formats.numpy_files",
+        notes="members of a compressed .npz are inflated as a stream",
+    ),
+)
+
+
+def open_checkpoint(path: str) -> Checkpoint:
+    """Index the checkpoint at a path, whatever its format; reads headers only.
+
+    Raises FormatError when it cannot be read or is of no known format, MissingExtraError when its library is not installed.
+    """
+    status = path_status(path)
+    head = b"" if stat.S_ISDIR(status.st_mode) else _read_head(path)
+    row = _by_content(path, head)
+    if row is None and not head:
+        raise _no_weights(path)
+    row = row or _by_name(path, head)
+    try:
+        return row.load().index(path)
+    except ImportError as error:
+        raise row.missing(error) from error
+
+
+def _read_head(path: str) -> bytes:
+    with open_regular(path) as (file, stamp):
+        if stamp.nbytes == 0:
+            raise FormatError("the file is empty (0 bytes): was it written or downloaded completely?", path=path)
+        return read_exactly(file, 0, min(HEAD_NBYTES, stamp.nbytes), path)
+
+
+def _by_content(path: str, head: bytes) -> FormatRow | None:
+    return next((row for row in FORMATS if row.load().probe(path, head)), None)
+
+
+def _by_name(path: str, head: bytes) -> FormatRow:
+    """The format that the suffix promises, so that its reader can say what is wrong. Raises FormatError when there is none."""
+    if reason := stand_in(head):
+        raise FormatError(reason, path=path)
+    for row in FORMATS:
+        if path.lower().endswith(row.suffixes):
+            return row
+    known = "; ".join(f"{row.title} ({', '.join(row.suffixes)})" for row in FORMATS)
+    raise FormatError(f"of no known format: it begins {head[:16].hex(' ')}; known are {known}", path=path)
+
+
+def _no_weights(path: str) -> FormatError:
+    """The error for a directory that no format claims: what was looked for, what is there, where weights may be."""
+    try:
+        listing = sorted(os.scandir(path), key=lambda item: item.name)
+    except OSError as error:
+        return file_error(path, error)
+    inside = [item.name for item in listing if _may_hold_weights(item)]
+    if inside:
+        return FormatError(f"no weights at the top of this directory; name one inside it: {', '.join(inside[:8])}", path=path)
+    names = ", ".join(repr(item.name) for item in listing[:5]) + (f" and {len(listing) - 5} more" if len(listing) > 5 else "")
+    looked = "model.safetensors, *.safetensors, *.safetensors.index.json, a Hugging Face cache with snapshots/"
+    return FormatError(f"no weights in this directory (looked for {looked}); it holds {names or 'nothing'}", path=path)
+
+
+def _may_hold_weights(item: os.DirEntry[str]) -> bool:
+    try:
+        return item.is_dir() and _by_content(item.path, b"") is not None
+    except (OSError, FormatError):
+        return False

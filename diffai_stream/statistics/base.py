@@ -1,0 +1,79 @@
+"""What a statistic is: numbers to a mergeable state.
+
+The statistics that every comparison needs (moments, extrema, counts, agreement, key histograms) live together in one
+state row and are filled by one loop (`scanner.py`). The others implement `Statistic`: they see decoded tiles, in order,
+and keep a state of their own. Frozen dataclasses: equal statistics are computed once, whoever asks.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffai_stream.encodings.base import Encoding
+from diffai_stream.statistics.layout import View
+
+S = TypeVar("S")
+Floats = NDArray[np.float32] | NDArray[np.float64]
+
+
+class Tile(NamedTuple):
+    """A run of whole leaves of a pair: decoded values and raw bytes of both sides (one side twice when alone).
+
+    `first` is the flat index of the first element, `shape` that of the tensor (complex: one more axis of 2).
+    """
+
+    old: Floats
+    new: Floats
+    raw_old: NDArray[np.uint8]
+    raw_new: NDArray[np.uint8]
+    encoding_old: Encoding
+    encoding_new: Encoding
+    first: int
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Statistic(ABC, Generic[S]):
+    """A mergeable computation over the tiles of a tensor.
+
+    Laws, held by `testing.StatisticLaws`: `empty` is neutral; `merge` is associative over neighbouring parts; any cut
+    into whole leaves gives the same finalized columns, bit for bit.
+    """
+
+    view: View
+
+    @property
+    def positional(self) -> bool:
+        """Whether it needs to know where an element is (rows, order of bytes)."""
+        return False
+
+    def skip_reason(self, shape: tuple[int, ...]) -> str | None:
+        """Why it cannot be computed for a tensor of this shape, or None."""
+        return None
+
+    @abstractmethod
+    def empty(self) -> S:
+        """The neutral state."""
+
+    @abstractmethod
+    def update(self, state: S, tile: Tile) -> S:
+        """Take in the next tile; the state may be changed in place."""
+
+    @abstractmethod
+    def merge(self, left: S, right: S) -> S:
+        """The state of two neighbouring parts, `left` being the earlier one."""
+
+    @abstractmethod
+    def finalize(self, state: S) -> dict[str, Any]:
+        """Columns of a finished tensor: small arrays and numbers, never tensor data."""
+
+
+class Need(NamedTuple):
+    """A statistic that an analysis asks for; the view is part of the statistic."""
+
+    statistic: Statistic[Any]

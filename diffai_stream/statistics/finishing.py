@@ -1,0 +1,124 @@
+"""Finished tensors: state rows and histograms turned into the columns that analyses and records read.
+
+Vectorized over the tensors of a batch, because one at a time would cost more than the scan of a small tensor.
+"""
+
+from __future__ import annotations
+
+from math import sqrt
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffai_stream.statistics.kernels.finish import bin_run, coarsen, distances_of_runs, law_distance, quantiles_of_runs
+from diffai_stream.statistics.layout import View, column
+from diffai_stream.statistics.scanner import Ask, Domain, Part, Runs, complete_rows, key_domain
+
+QUANTILES = {"p001": 0.001, "p01": 0.01, "p05": 0.05, "p25": 0.25, "p50": 0.5, "p75": 0.75, "p95": 0.95, "p99": 0.99, "p999": 0.999}
+PROBABILITIES = np.array(list(QUANTILES.values()))
+BINS = 128
+LAW_MIN_NUMEL = 4096  # below this a Kolmogorov-Smirnov distance of 0.005 says nothing
+LAW_TOLERANCE = 0.02
+SIDES = (View.OLD, View.NEW, View.DELTA)
+
+
+class Wants(NamedTuple):
+    """Which columns beyond the state rows are made: quantiles, distances between the sides, 128 bins, initial laws."""
+
+    quantiles: bool = False
+    distances: bool = False
+    bins: bool = False
+    laws: bool = False
+
+
+class Finished(NamedTuple):
+    """S finished tensors: rows[S, ROW_WIDTH], coarse runs of the three views with their ends, named columns of length S."""
+
+    rows: NDArray[np.float64]
+    coarse: tuple[Runs, Runs, Runs]
+    coarse_ends: NDArray[np.int64]
+    columns: dict[str, Any]
+
+
+def finish(part: Part, domains: tuple[Domain, Domain], shapes: list[tuple[int, ...]], ask: Ask, wants: Wants) -> Finished:
+    """Complete the rows of whole tensors and make the columns asked for."""
+    complete_rows(part, domains, ask)
+    coarse, ends = _coarse(part, domains)
+    columns: dict[str, Any] = {}
+    if ask.histograms:
+        all_domains = (*domains, key_domain())
+        if wants.quantiles:
+            columns["quantiles"] = np.stack([_quantiles(part, view, all_domains[view]) for view in SIDES], axis=1)
+        if wants.distances:
+            columns["distances"] = _distances(part, domains)
+        if wants.bins:
+            columns["bins"] = [[_bins(part, s, view, all_domains[view]) for view in SIDES] for s in range(len(part.rows))]
+        if wants.laws:
+            columns["laws"] = [[_law(part, s, v, domains[v], shapes[s]) for v in (0, 1)] for s in range(len(part.rows))]
+    return Finished(part.rows, coarse, ends, columns)
+
+
+def _coarse(part: Part, domains: tuple[Domain, Domain]) -> tuple[tuple[Runs, Runs, Runs], NDArray[np.int64]]:
+    runs, ends = [], np.zeros((len(part.rows), 3), np.int64)
+    for view, domain in enumerate((*domains, key_domain())):
+        source = part.runs[view]
+        keys, counts = np.empty(source.keys.size, np.uint16), np.empty(source.keys.size, np.int64)
+        column_ends = np.zeros(len(part.rows), np.int64)
+        used = coarsen(part.ends, view, source.keys, source.counts, domain.values, domain.exact, keys, counts, column_ends)
+        runs.append(Runs(keys[:used].copy(), counts[:used].copy()))
+        ends[:, view] = column_ends
+    return (runs[0], runs[1], runs[2]), ends
+
+
+def _quantiles(part: Part, view: int, domain: Domain) -> NDArray[np.float64]:
+    out = np.empty((len(part.rows), PROBABILITIES.size))
+    runs = part.runs[view]
+    quantiles_of_runs(part.ends, int(view), runs.keys, runs.counts, domain.values, domain.exact, part.rows, PROBABILITIES, out)
+    return out
+
+
+def _distances(part: Part, domains: tuple[Domain, Domain]) -> NDArray[np.float64]:
+    """float64[S, 3]: KS, JS, W1. Sides of different encodings are compared by their float32 keys."""
+    out = np.empty((len(part.rows), 3))
+    (old, new), same = domains, domains[0].name == domains[1].name
+    a, b = part.runs[0], part.runs[1]
+    distances_of_runs(part.ends, a.keys, a.counts, old.values, b.keys, b.counts, new.values, same, out)
+    return out
+
+
+def _bins(part: Part, segment: int, view: View, domain: Domain) -> tuple[NDArray[np.float64], NDArray[np.int64]] | None:
+    """(edges[129], counts[128]) of equal width from min to max, symmetric for the delta; None when nothing is finite."""
+    low, high = part.rows[segment, column(view, "min")], part.rows[segment, column(view, "max")]
+    if not low <= high:
+        return None
+    if view == View.DELTA:
+        low, high = -max(-low, high), max(-low, high)
+    counts = np.zeros(BINS, np.int64)
+    run = part.run(segment, int(view))
+    bin_run(run.keys, run.counts, domain.values, domain.exact, low, high, counts)
+    return np.linspace(low, high, BINS + 1), counts
+
+
+def initial_deviations(shape: tuple[int, ...]) -> dict[str, float]:
+    """Standard deviations of the usual initial laws of a weight of this shape (out, in, ...)."""
+    receptive = int(np.prod(shape[2:]))
+    fan_in, fan_out = shape[1] * receptive, shape[0] * receptive
+    return {"0.02": 0.02, "1/sqrt(fan_in)": 1 / sqrt(fan_in), "sqrt(2/(fan_in+fan_out))": sqrt(2 / (fan_in + fan_out))}
+
+
+def _law(part: Part, segment: int, view: int, domain: Domain, shape: tuple[int, ...]) -> tuple[str, float] | None:
+    """(law, KS distance) of the nearest initial law whose deviation fits the RMS within 2 %; None when none fits."""
+    row = part.rows[segment]
+    n, mean, m2 = (row[column(View(view), field)] for field in ("n", "mean", "m2"))
+    if len(shape) < 2 or n < LAW_MIN_NUMEL:
+        return None
+    rms = sqrt(mean * mean + m2 / n)
+    run = part.run(segment, view)
+    found = [
+        (law_distance(run.keys, run.counts, domain.values, domain.exact, sigma, uniform), f"{kind}(0, {name})")
+        for name, sigma in initial_deviations(shape).items()
+        if abs(rms / sigma - 1) <= LAW_TOLERANCE
+        for kind, uniform in (("normal", False), ("uniform", True))
+    ]
+    return min(found)[::-1] if found else None

@@ -1,0 +1,230 @@
+"""The fused statistics: moments, extrema, counts, agreement and key histograms of segments, filled by one loop.
+
+`Scanner` owns one thread's buffers; `Runs` and `Part` are what leaves a task: a matrix of state rows and the sparse
+histograms behind it. Merging parts, and completing rows from exact histograms, are at the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffai_stream.encodings.base import DecodeKind, Encoding
+from diffai_stream.encodings.kernels import decode32
+from diffai_stream.statistics.kernels.finish import merge_rows, moments_of_runs
+from diffai_stream.statistics.kernels.scan import BLOCK, LEAF, Histograms, Rules, Side, Work, scan_pair
+from diffai_stream.statistics.kernels.tables import KEY, NONE, PATTERN8, PATTERN16
+from diffai_stream.statistics.layout import KEYS, ROW_WIDTH, View
+
+Bytes = NDArray[np.uint8]
+STACK = 48  # levels of the tree over leaves: 2^48 leaves are enough
+
+
+class Ask(NamedTuple):
+    """What a scan computes beyond moments, extrema, counts and agreement."""
+
+    histograms: bool = True
+    absolute: float = 0.0
+    relative: float = 0.0
+
+
+class Run(NamedTuple):
+    """A sparse histogram of one tensor and view: keys by ascending value, and their counts."""
+
+    keys: NDArray[np.uint16]
+    counts: NDArray[np.int64]
+
+
+class Runs(NamedTuple):
+    """Sparse histograms of one view of many segments, end to end; segment s ends at `ends[s]`."""
+
+    keys: NDArray[np.uint16]
+    counts: NDArray[np.int64]
+
+    @classmethod
+    def none(cls) -> Runs:
+        """No histogram."""
+        return cls(np.empty(0, np.uint16), np.empty(0, np.int64))
+
+
+class Part(NamedTuple):
+    """State of S segments: float64 rows[S, ROW_WIDTH], the runs of the three views, int64 ends[S, 3]."""
+
+    rows: NDArray[np.float64]
+    runs: tuple[Runs, Runs, Runs]
+    ends: NDArray[np.int64]
+
+    def run(self, segment: int, view: int) -> Run:
+        """The histogram of one segment and view."""
+        start = int(self.ends[segment - 1, view]) if segment else 0
+        piece = slice(start, int(self.ends[segment, view]))
+        return Run(self.runs[view].keys[piece], self.runs[view].counts[piece])
+
+    def segment(self, index: int) -> Part:
+        """One segment alone, copied, so that it does not keep the others in memory."""
+        runs = [Runs(*(array.copy() for array in self.run(index, view))) for view in range(3)]
+        ends = np.array([[run.keys.size for run in runs]], np.int64)
+        return Part(self.rows[index : index + 1].copy(), (runs[0], runs[1], runs[2]), ends)
+
+
+class Domain(NamedTuple):
+    """The keys of a counted side: their `order` by value, their `values`, and whether these are exact patterns."""
+
+    counted: int
+    order: NDArray[np.uint16]
+    values: NDArray[np.float64]
+    exact: bool
+    name: str
+
+
+def _signed_order(size: int) -> NDArray[np.uint16]:
+    """Sign-magnitude codes by ascending value: negative ones from the largest magnitude, then positive ones."""
+    half = size // 2
+    return np.concatenate([np.arange(size - 1, half - 1, -1), np.arange(half)]).astype(np.uint16)
+
+
+@lru_cache(maxsize=1)
+def key_domain() -> Domain:
+    """Top halves of float32: the domain of deltas and of encodings with more than 16 bits. Values are lower edges."""
+    values = (np.arange(KEYS, dtype=np.uint32) << 16).view(np.float32).astype(np.float64)
+    return Domain(KEY, _signed_order(KEYS), values, False, "key")
+
+
+@lru_cache(maxsize=64)
+def domain_of(encoding: Encoding) -> Domain:
+    """How a side of this encoding is counted: by its exact patterns where it has at most 16 bits, else by keys."""
+    if encoding.pattern_bits == 0:
+        return key_domain()
+    size = 1 << encoding.pattern_bits
+    counted = PATTERN8 if size == 256 else PATTERN16
+    codes = np.arange(size, dtype=np.uint16 if size > 256 else np.uint8)
+    table = np.empty(size, np.float32)
+    raw = codes.view(np.uint8)
+    raw.setflags(write=False)
+    decode32(int(encoding.kind), raw, encoding.table(), table)
+    with np.errstate(invalid="ignore"):  # signalling NaN patterns
+        values = table.astype(np.float64)
+    return Domain(counted, _value_order(values, encoding), values, True, encoding.name)
+
+
+def _value_order(values: NDArray[np.float64], encoding: Encoding) -> NDArray[np.uint16]:
+    """Codes by ascending value, such that aligned runs of 64 codes stay together; impossible codes come last."""
+    if encoding.bits < 8:
+        possible = 1 << encoding.bits
+        return np.concatenate([np.argsort(values[:possible], kind="stable"), np.arange(possible, 256)]).astype(np.uint16)
+    if encoding.family == "float" and encoding.name != "F8_E8M0":
+        return _signed_order(values.size)
+    return np.argsort(values, kind="stable").astype(np.uint16)
+
+
+def values_of(encoding: Encoding) -> NDArray[np.float64]:
+    """float64 value of every key of the encoding's domain."""
+    return domain_of(encoding).values
+
+
+class Scanner:
+    """One thread's buffers and tables for the scan kernel."""
+
+    def __init__(self) -> None:
+        self._work: dict[type, Work] = {}
+        self._shared = {
+            "wide": [np.zeros(size) for size in (BLOCK, BLOCK, BLOCK, 256)],
+            "state": [np.zeros(5), np.zeros(LEAF), np.zeros((STACK, LEAF))],
+            "tables": [np.zeros(2 * KEYS, np.uint32) for _ in range(4)],
+            "groups": [np.zeros(KEYS // 64, np.uint8) for _ in range(3)],
+        }
+
+    def work(self, dtype: type) -> Work:
+        """The buffers for tiles of float32 or float64; tables are shared by both."""
+        if dtype not in self._work:
+            tiles = [np.zeros(size, dtype) for size in (BLOCK, BLOCK, BLOCK, 256)]
+            parts = self._shared
+            self._work[dtype] = Work(
+                *tiles, *parts["wide"], *parts["state"], *parts["tables"], *parts["groups"], key_domain().order
+            )
+        return self._work[dtype]
+
+    def scan(self, old: Bytes, new: Bytes, encodings: tuple[Encoding, Encoding], segments: NDArray[np.int64], ask: Ask) -> Part:
+        """The state of every segment.
+
+        `segments` is int64[S, 5]: byte offset in old and in new, number of elements, elements a leaf, flat index of the
+        first element. `old` and `new` are read-only and hold native little-endian elements.
+        """
+        first, second = encodings
+        wide = DecodeKind.F64 <= max(first.kind, second.kind)
+        domains = (domain_of(first), domain_of(second), key_domain())
+        histograms = self._histograms(segments, domains, ask)
+        rows = np.empty((len(segments), ROW_WIDTH))
+        sides = [
+            Side(raw, int(e.kind), e.table(), d.counted if ask.histograms else NONE, needs_moments(d, ask), d.order)
+            for raw, e, d in zip((old, new), encodings, domains, strict=False)
+        ]
+        rules = Rules(ask.histograms, ask.absolute > 0 or ask.relative > 0, ask.absolute, ask.relative)
+        scan_pair(segments, rows, *sides, rules, self.work(np.float64 if wide else np.float32), histograms)
+        return self._part(rows, histograms)
+
+    @staticmethod
+    def _histograms(segments: NDArray[np.int64], domains: Sequence[Domain], ask: Ask) -> Histograms:
+        """Room for the runs: as many entries as a segment has elements, at most one a key."""
+        arrays: list[NDArray] = []
+        for domain in domains:
+            room = int(np.minimum(segments[:, 2], domain.order.size).sum()) if ask.histograms else 0
+            arrays += [np.empty(room, np.uint16), np.empty(room, np.int64)]
+        return Histograms(*arrays, np.zeros((len(segments), 3), np.int64))
+
+    @staticmethod
+    def _part(rows: NDArray[np.float64], h: Histograms) -> Part:
+        """Cut the runs to their length, copied, so that the room is given back."""
+        pairs = ((h.keys_old, h.counts_old), (h.keys_new, h.counts_new), (h.keys_delta, h.counts_delta))
+        used = h.ends[-1] if len(h.ends) else (0, 0, 0)
+        runs = [Runs(keys[:n].copy(), counts[:n].copy()) for (keys, counts), n in zip(pairs, used, strict=True)]
+        return Part(rows, (runs[0], runs[1], runs[2]), h.ends)
+
+
+def needs_moments(domain: Domain, ask: Ask) -> bool:
+    """Whether a side's moments are summed while scanning; else they follow from its exact histogram."""
+    return not (ask.histograms and domain.exact)
+
+
+def merge_parts(parts: Sequence[Part], domains: tuple[Domain, Domain]) -> Part:
+    """One segment's parts, in order and aligned as siblings of the tree over leaves, as one."""
+    rows = merge_tree([part.rows[0] for part in parts])
+    runs = [_merge_runs([part.runs[view] for part in parts], domain) for view, domain in enumerate((*domains, key_domain()))]
+    return Part(rows[None, :], (runs[0], runs[1], runs[2]), np.array([[run.keys.size for run in runs]], np.int64))
+
+
+def merge_tree(rows: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """Merge state rows of neighbouring equal parts (the last may be shorter) along the complete binary tree."""
+    stack: list[NDArray[np.float64]] = []
+    for number, row in enumerate(rows):
+        stack.append(row.copy())
+        while number & 1:
+            last = stack.pop()
+            merge_rows(stack[-1], last)
+            number >>= 1
+    while len(stack) > 1:
+        last = stack.pop()
+        merge_rows(stack[-1], last)
+    return stack[0]
+
+
+def _merge_runs(runs: Sequence[Runs], domain: Domain) -> Runs:
+    if len(runs) == 1 or not any(run.keys.size for run in runs):
+        return runs[0]
+    dense = np.zeros(domain.order.size, np.int64)
+    for run in runs:
+        dense[run.keys] += run.counts
+    keys = domain.order[dense[domain.order] > 0]
+    return Runs(keys, dense[keys])
+
+
+def complete_rows(part: Part, domains: tuple[Domain, Domain], ask: Ask) -> None:
+    """Fill the columns of sides whose moments follow from exact histograms; in place."""
+    for view, domain in zip((View.OLD, View.NEW), domains, strict=True):
+        if not needs_moments(domain, ask):
+            runs = part.runs[view]
+            moments_of_runs(part.ends, int(view), runs.keys, runs.counts, domain.values, part.rows)
