@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple, cast
 
 from diffai_stream.errors import FormatError, MissingExtraError
 from diffai_stream.formats.base import Checkpoint, Format
-from diffai_stream.formats.inert import file_error, open_regular, path_status, read_exactly, stand_in
+from diffai_stream.formats.inert import file_error, listed, open_regular, path_status, read_exactly, stand_in
 
 HEAD_NBYTES = 4096
 
@@ -108,8 +108,8 @@ def _no_weights(path: str) -> FormatError:
         return file_error(path, error)
     inside = [item.name for item in listing if _may_hold_weights(item)]
     if inside:
-        return FormatError(f"no weights at the top of this directory; name one inside it: {', '.join(inside[:8])}", path=path)
-    names = ", ".join(repr(item.name) for item in listing[:5]) + (f" and {len(listing) - 5} more" if len(listing) > 5 else "")
+        return FormatError(f"no weights at the top of this directory; name one inside it: {listed(inside)}", path=path)
+    names = listed([item.name for item in listing], 5)
     looked = "model.safetensors, *.safetensors, *.safetensors.index.json, a Hugging Face cache with snapshots/"
     return FormatError(f"no weights in this directory (looked for {looked}); it holds {names or 'nothing'}", path=path)
 

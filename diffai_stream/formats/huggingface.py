@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from diffai_stream.errors import CheckpointError, FormatError
 from diffai_stream.formats.base import Checkpoint
-from diffai_stream.formats.inert import Notes, collection_paused, file_error
+from diffai_stream.formats.inert import Notes, collection_paused, file_error, listed
 from diffai_stream.formats.shard_index import ShardIndex, read_shard_index
 from diffai_stream.formats.shards import Shards
 from diffai_stream.formats.snapshots import is_cache_root, snapshot_of
@@ -59,7 +59,7 @@ def index(path: str) -> Checkpoint:
             directory = snapshot_of(path) if is_cache_root(path) else path
             return _from_directory(path, directory)
         notes = Notes(path)
-        return _from_index(path, os.path.dirname(path), read_shard_index(path, notes), notes, ())
+        return _from_index(path, os.path.dirname(path), read_shard_index(path, notes), notes)
 
 
 def _listing(directory: str) -> list[str]:
@@ -74,13 +74,13 @@ def _from_directory(path: str, directory: str) -> Checkpoint:
     names, notes = _listing(directory), Notes(directory)
     chosen = _choose(names, directory)
     if chosen.index_name is None:
-        return _from_files(path, directory, chosen.shards, notes, ())
+        return _from_files(path, directory, chosen.shards, notes)
     try:
         shard_index = read_shard_index(os.path.join(directory, chosen.index_name), notes)
     except FormatError as error:
         left = _choose([name for name in names if not _INDEX.fullmatch(name)], directory)
-        return _from_files(path, directory, left.shards, notes, (error,))
-    return _from_index(path, directory, shard_index, notes, ())
+        return _from_files(path, directory, left.shards, notes, error)
+    return _from_index(path, directory, shard_index, notes)
 
 
 def _choose(names: list[str], directory: str) -> _Chosen:
@@ -94,7 +94,7 @@ def _choose(names: list[str], directory: str) -> _Chosen:
     if len(indexes) == 1:
         return _Chosen(indexes[0])
     if indexes:
-        raise FormatError(f"several index files, name one of them: {', '.join(indexes[:8])}", path=directory)
+        raise FormatError(f"several index files, name one of them: {listed(indexes)}", path=directory)
     shards = _originals([name for name in names if name.endswith(_SUFFIX)])
     if not shards:
         raise FormatError("no *.safetensors file in this directory", path=directory)
@@ -106,22 +106,18 @@ def _originals(names: list[str]) -> list[str]:
     return [name for name in names if not _COPY.fullmatch(name)] or names
 
 
-def _from_index(
-    path: str, directory: str, shard_index: ShardIndex, notes: Notes, errors: tuple[CheckpointError, ...]
-) -> Checkpoint:
+def _from_index(path: str, directory: str, shard_index: ShardIndex, notes: Notes) -> Checkpoint:
     mapped = set(shard_index.weight_map.values())
     families = {_family(shard) for shard in mapped} - {None}
     unlisted = [name for name in _listing(directory) if name not in mapped and _family(name) in families]
     for name in unlisted:
         notes.add("unlisted_shard", f"the shard {name!r} is not in the index but belongs to its series: it is read too")
-    shards = Shards(directory, notes, shard_index, [*errors, *shard_index.errors])
+    shards = Shards(directory, notes, shard_index, list(shard_index.errors))
     shards.read(sorted([*mapped, *unlisted]))
     return _checkpoint(path, directory, shards, {*mapped, *unlisted, os.path.basename(shard_index.path)})
 
 
-def _from_files(
-    path: str, directory: str, names: tuple[str, ...], notes: Notes, errors: tuple[CheckpointError, ...]
-) -> Checkpoint:
+def _from_files(path: str, directory: str, names: tuple[str, ...], notes: Notes, *errors: CheckpointError) -> Checkpoint:
     shards = Shards(directory, notes, None, [*errors, *_numbers_missing(names, directory)])
     shards.read(list(names))
     return _checkpoint(path, directory, shards, {*names, *(os.path.basename(error.path or "") for error in errors)})
@@ -153,8 +149,8 @@ def _numbers_missing(names: tuple[str, ...], directory: str) -> list[CheckpointE
 def _checkpoint(path: str, directory: str, shards: Shards, read: set[str]) -> Checkpoint:
     copies = [name for name in _listing(directory) if name not in read and _is_weights(name)]
     if copies:
-        told = ", ".join(copies[:8]) + (f" and {len(copies) - 8} more" if len(copies) > 8 else "")
-        shards.notes.add("ignored_weights", f"not read, taken for copies or variants of the weights: {told}")
+        message = f"not read, taken for copies or variants of the weights: {listed(copies)}"
+        shards.notes.add("ignored_weights", message)
     tied, oddities, stamps = tied_by_config(directory, shards.names())
     return Checkpoint(
         path=path,

@@ -191,6 +191,12 @@ def printable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
+def listed(names: Sequence[str], limit: int = 8) -> str:
+    """The first few names, escaped and quoted, and how many more there are."""
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(repr(name) for name in names[:limit]) + more
+
+
 def element_count(shape: Sequence[object]) -> int:
     """The product of a shape. Raises ValueError unless it is made of integers >= 0 that an array could have."""
     if len(shape) > _MAX_RANK:

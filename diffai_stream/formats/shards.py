@@ -11,7 +11,7 @@ import os
 from diffai_stream.errors import CheckpointError, FormatError, TensorError
 from diffai_stream.formats import safetensors
 from diffai_stream.formats.base import Checkpoint, Oddity, TensorEntry
-from diffai_stream.formats.inert import Notes, printable
+from diffai_stream.formats.inert import Notes, listed, printable
 from diffai_stream.formats.shard_index import ShardIndex
 from diffai_stream.formats.tied import tied_by_metadata
 from diffai_stream.storage.extent import FileStamp
@@ -66,10 +66,8 @@ class Shards:
 
     def _told(self, shard: str, limit: int = 3) -> str:
         """How many tensors the index expects in a shard, with the first few names."""
-        names = self._promised.get(shard, ())
-        more = f" and {len(names) - limit} more" if len(names) > limit else ""
-        told = ", ".join(repr(name) for name in names[:limit])
-        return f"; by the index it holds {len(names)} tensor(s): {told}{more}" if names else ""
+        names = self._promised.get(shard, [])
+        return f"; by the index it holds {len(names)} tensor(s): {listed(names, limit)}" if names else ""
 
     def _take_surroundings(self, shard: str, checkpoint: Checkpoint) -> None:
         for key, value in checkpoint.metadata.items():
@@ -101,8 +99,9 @@ class Shards:
             return False
         if len(holders) > 1:
             if shard == holders[0]:
-                places = " and ".join(repr(holder) for holder in holders[:4])
-                self._fail(name, f"several shards hold it ({places}) and no index tells which counts; name one file", shard)
+                self._fail(
+                    name, f"several shards hold it ({listed(holders)}) and no index tells which counts; name one file", shard
+                )
             return False
         if promised is not None:
             self.notes.add("wrong_index_entry", f"the index maps {name!r} to {promised!r}, it is in {shard!r}", name)

@@ -10,7 +10,7 @@ import os
 import re
 
 from diffai_stream.errors import FormatError
-from diffai_stream.formats.inert import file_error, open_regular, read_exactly
+from diffai_stream.formats.inert import file_error, listed, open_regular, read_exactly
 
 _COMMIT = re.compile(r"[\w.-]{1,128}")
 
@@ -38,7 +38,7 @@ def snapshot_of(path: str) -> str:
     if not found:
         raise FormatError("a cache without any snapshot: the download did not finish", path=path)
     told = f"refs/main names {commit!r}, which is not there" if commit else "there is no readable refs/main"
-    raise FormatError(f"{told}; name one of snapshots/: {', '.join(found[:8])}", path=path)
+    raise FormatError(f"{told}; name one of snapshots/: {listed(found)}", path=path)
 
 
 def _main_commit(path: str) -> str | None:

@@ -106,17 +106,17 @@ def _match_rules(matching: _Matching, rules: Sequence[tuple[str, str]]) -> None:
         hits = 0
         for name in list(matching.old):
             target = _substituted(new_pattern, source.fullmatch(name))
-            if target in matching.new:
+            if target is not None and target in matching.new:
                 matching.pair(name, target, "renamed")
                 hits += 1
         if not hits:
             raise UsageError(f"--map {old_pattern}={new_pattern} matches no tensors that are not paired by their names already")
 
 
-def _substituted(pattern: str, found: re.Match[str] | None) -> str:
-    """The new name that a rule gives to a matched old one; "" without a match."""
+def _substituted(pattern: str, found: re.Match[str] | None) -> str | None:
+    """The new name that a rule gives to a matched old one."""
     if found is None:
-        return ""
+        return None
     first, *others = pattern.split("*")
     return first + "".join(text + other for text, other in zip(found.groups(), others, strict=True))
 

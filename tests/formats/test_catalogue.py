@@ -128,7 +128,7 @@ def test_impossible_paths(path, message):
 def test_weights_one_level_down_are_pointed_at(tmp_path):
     write_safetensors(tmp_path / "unet" / "diffusion_pytorch_model.safetensors", {"a": ARRAY})
     write_safetensors(tmp_path / "vae" / "diffusion_pytorch_model.safetensors", {"a": ARRAY})
-    with pytest.raises(FormatError, match="name one inside it: unet, vae"):
+    with pytest.raises(FormatError, match="name one inside it: 'unet', 'vae'"):
         open_checkpoint(str(tmp_path))
 
 

@@ -136,7 +136,7 @@ def test_copies_beside_an_index_are_named_not_read(tmp_path):
     assert names(found) == ["a", "b", "c"]
     (oddity,) = found.oddities
     assert oddity.code == "ignored_weights"
-    assert all(copy in oddity.message for copy in COPIES)
+    assert [copy for copy in COPIES if repr(copy) not in oddity.message] == []
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,49 @@
+"""The options of a run, with the defaults that work without any."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+MIB = 1 << 20
+DEFAULT_CHUNK_NBYTES = 16 * MIB
+NEUTRAL = frozenset({"io", "memory_limit", "chunk_size", "workers", "executor", "scheduler", "scheduler_file"})
+
+
+@dataclass(frozen=True)
+class Options:
+    """Everything that can be asked of a comparison.
+
+    `analyses` are names of the catalogue, as their flags give them; the ones that run by default need not be named.
+    Sizes are in bytes. Options named in NEUTRAL never change a figure: they are left out of the run's identity.
+    """
+
+    analyses: tuple[str, ...] = ()
+    stats: bool = False
+    histograms: bool = False
+    include_unchanged: bool = False
+    sort_by_change_magnitude: bool = False
+    fast: bool = False
+    epsilon: float = 0.0
+    relative_tolerance: float = 0.0
+    precision_loss_threshold: float | None = None
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    maps: tuple[tuple[str, str], ...] = ()
+    top: int = 20
+    strict: bool = False
+    exit_zero: bool = False
+    fail_on: tuple[str, ...] = ()
+    io: str = "auto"
+    memory_limit: int | None = None
+    chunk_size: int = DEFAULT_CHUNK_NBYTES
+    workers: int | None = None
+    executor: str = "threads"
+    scheduler: str | None = None
+    scheduler_file: str | None = None
+
+    def identity(self) -> dict[str, Any]:
+        """The options that can change a figure, and differ from their defaults."""
+        default = Options()
+        chosen = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in NEUTRAL}
+        return {name: value for name, value in chosen.items() if value != getattr(default, name)}
