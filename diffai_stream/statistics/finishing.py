@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from diffai_stream.statistics.kernels.finish import bin_run, coarsen, distances_of_runs, law_distance, quantiles_of_runs
+from diffai_stream.statistics.kernels.finish import bin_run, coarsen, code_usage, distances_of_runs, law_distance, quantiles_of_runs
 from diffai_stream.statistics.layout import View, column
 from diffai_stream.statistics.scanner import Ask, Domain, Part, Runs, complete_rows, key_domain
 
@@ -24,12 +24,13 @@ SIDES = (View.OLD, View.NEW, View.DELTA)
 
 
 class Wants(NamedTuple):
-    """Which columns beyond the state rows are made: quantiles, distances between the sides, 128 bins, initial laws."""
+    """Which columns beyond the state rows are made: quantiles, distances between the sides, 128 bins, initial laws, codes."""
 
     quantiles: bool = False
     distances: bool = False
     bins: bool = False
     laws: bool = False
+    codes: bool = False
 
 
 class Finished(NamedTuple):
@@ -56,6 +57,8 @@ def finish(part: Part, domains: tuple[Domain, Domain], shapes: list[tuple[int, .
             columns["bins"] = [[_bins(part, s, view, all_domains[view]) for view in SIDES] for s in range(len(part.rows))]
         if wants.laws:
             columns["laws"] = [[_law(part, s, v, domains[v], shapes[s]) for v in (0, 1)] for s in range(len(part.rows))]
+        if wants.codes:
+            columns["codes"] = [[_codes(part, s, v, domains[v]) for v in (0, 1)] for s in range(len(part.rows))]
     return Finished(part.rows, coarse, ends, columns)
 
 
@@ -122,3 +125,11 @@ def _law(part: Part, segment: int, view: int, domain: Domain, shape: tuple[int, 
         for kind, uniform in (("normal", False), ("uniform", True))
     ]
     return min(found)[::-1] if found else None
+
+
+def _codes(part: Part, segment: int, view: int, domain: Domain) -> tuple[float, float] | tuple[None, None]:
+    """(entropy in bits, saturated ratio) of the codes of a side; Nones where codes are not counted exactly."""
+    if not domain.exact:
+        return None, None
+    run = part.run(segment, view)
+    return code_usage(run.keys, run.counts, domain.values, domain.limits[0], domain.limits[1])  # type: ignore[no-any-return]

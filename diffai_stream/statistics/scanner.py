@@ -79,6 +79,7 @@ class Domain(NamedTuple):
     values: NDArray[np.float64]
     exact: bool
     name: str
+    limits: tuple[float, float] = (-np.inf, np.inf)
 
 
 def _signed_order(size: int) -> NDArray[np.uint16]:
@@ -90,7 +91,8 @@ def _signed_order(size: int) -> NDArray[np.uint16]:
 @lru_cache(maxsize=1)
 def key_domain() -> Domain:
     """Top halves of float32: the domain of deltas and of encodings with more than 16 bits. Values are lower edges."""
-    values = (np.arange(KEYS, dtype=np.uint32) << 16).view(np.float32).astype(np.float64)
+    with np.errstate(invalid="ignore"):  # signalling NaN patterns
+        values = (np.arange(KEYS, dtype=np.uint32) << 16).view(np.float32).astype(np.float64)
     return Domain(KEY, _signed_order(KEYS), values, False, "key")
 
 
@@ -108,7 +110,7 @@ def domain_of(encoding: Encoding) -> Domain:
     decode32(int(encoding.kind), raw, encoding.table(), table)
     with np.errstate(invalid="ignore"):  # signalling NaN patterns
         values = table.astype(np.float64)
-    return Domain(counted, _value_order(values, encoding), values, True, encoding.name)
+    return Domain(counted, _value_order(values, encoding), values, True, encoding.name, (encoding.min_finite, encoding.max_finite))
 
 
 def _value_order(values: NDArray[np.float64], encoding: Encoding) -> NDArray[np.uint16]:

@@ -231,3 +231,18 @@ def bin_run(keys, counts, values, exact, low, high, out):
         if np.isfinite(value):
             middle = min(max(value if exact else value * (1 + 2.0**-8), low), high)
             out[min(np.int64((middle - low) * scale), out.size - 1)] += counts[i]
+
+
+@kernel
+def code_usage(keys, counts, values, low, high):
+    """(Shannon entropy of the codes in bits, share of codes at or beyond the limits low and high) of a run."""
+    total, limit, entropy = 0, 0, 0.0
+    for i in range(keys.size):
+        total += counts[i]
+        value = values[keys[i]]
+        if value <= low or value >= high:
+            limit += counts[i]
+    for i in range(keys.size):
+        share = counts[i] / total
+        entropy -= share * np.log2(share)
+    return (max(entropy, 0.0), limit / total) if total else (0.0, 0.0)

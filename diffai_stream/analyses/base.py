@@ -1,0 +1,126 @@
+"""What an analysis is: a row that says what it needs, and functions that turn evidence into findings.
+
+Importing this module and the catalogue loads no numpy, so that `--help` is instant: the functions live in modules that are
+imported when the analysis runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from importlib import import_module
+from types import ModuleType
+from typing import Any, NamedTuple
+
+from diffai_stream.options import Options
+
+
+class Finding(NamedTuple):
+    """One finding; `fields` are those that the analysis' row declares."""
+
+    scope: str
+    subject: str
+    basis: str
+    fields: dict[str, Any]
+    severity: str | None = None
+
+
+class Skipped(NamedTuple):
+    """Why an analysis, or a part of it, could not be computed."""
+
+    subject: str
+    reason: str
+
+
+Findings = Iterable[Finding | Skipped]
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """One row of the catalogue.
+
+    `module` may define `tensor(evidence, options)`, `layer(evidence, options)`, `model(evidence, options)`, each yielding
+    findings of that scope as soon as the evidence is complete, and `needs(pair, options)`: the statistics beyond the
+    default ones that it asks for a pair. `default` analyses run without their flag; a flag only adds.
+    """
+
+    name: str
+    flag: str
+    title: str
+    family: str
+    scopes: tuple[str, ...]
+    basis: str
+    module: str
+    fields: type
+    default: bool = False
+    needs: tuple[str, ...] = ()
+    passes: int = 1
+    reference: str = ""
+    aliases: tuple[str, ...] = ()
+    thresholds: dict[str, float] = field(default_factory=dict, hash=False)
+
+    def load(self) -> ModuleType:
+        """The module with the functions."""
+        return import_module(self.module)
+
+
+class Evidence(NamedTuple):
+    """A finished tensor as analyses see it: columns and small arrays, never tensor data.
+
+    `stats` and `change` are what the tensor record prints; `row` is the state row of both sides (None when the sides were
+    scanned apart); `columns` are named figures of the histograms; `extras` the finalized other statistics.
+    """
+
+    pair: Any
+    status: str
+    stats: dict[str, Any]
+    change: dict[str, Any] | None
+    row: Any
+    columns: dict[str, Any]
+    extras: dict[Any, dict[str, Any]]
+    is_read: bool
+
+
+class LayerEvidence(NamedTuple):
+    """A layer whose tensors are all done: its name, merged figures, and the digests of its tensors by name."""
+
+    name: str
+    stats: dict[str, Any]
+    tensors: tuple[Any, ...]
+    unread_count: int
+
+
+class ModelEvidence(NamedTuple):
+    """All of the model: the digest of every tensor in plan order, the findings by analysis so far."""
+
+    tensors: tuple[Any, ...]
+    findings: dict[str, list[Finding]]
+
+
+class Digest(NamedTuple):
+    """What is kept of a tensor until the end: scalars only."""
+
+    name: str
+    layer: str
+    role: str
+    status: str
+    shape: tuple[int, ...]
+    numel: int
+    old_norm: float | None
+    new_norm: float | None
+    old_squares: float
+    delta_squares: float
+    changed_count: int
+    old_hash: str | None
+    new_hash: str | None
+
+    @property
+    def relative_l2(self) -> float | None:
+        """‖delta‖ / ‖old‖ over the elements compared; None when that is 0 or nothing was compared."""
+        return (self.delta_squares / self.old_squares) ** 0.5 if self.old_squares > 0 else None
+
+
+def run_scope(analysis: Analysis, scope: str, evidence: Any, options: Options) -> Findings:
+    """What the analysis finds in evidence of a scope; nothing when it has no function for it."""
+    function = getattr(analysis.load(), scope, None)
+    return function(evidence, options) if function else ()

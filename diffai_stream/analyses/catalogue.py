@@ -1,0 +1,64 @@
+"""The rows of every analysis. A new one is a row here and a small module with its functions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+from diffai_stream.analyses.base import Analysis
+from diffai_stream.analyses.fields import AnomalyFields, LayerImpactFields, QuantizationFields
+from diffai_stream.errors import UsageError
+
+_ROWS = (
+    Analysis(
+        name="layer_impact",
+        flag="--show-layer-impact",
+        title="how much each layer changed, ranked",
+        family="comparison",
+        scopes=("layer", "model"),
+        basis="measured",
+        module="diffai_stream.analyses.layer_impact",
+        fields=LayerImpactFields,
+        default=True,
+        needs=("moments", "extrema", "counts", "agreement", "key_histogram"),
+        reference="relative Frobenius norm; Chan, Golub & LeVeque 1979 for the merge over tensors",
+    ),
+    Analysis(
+        name="quantization",
+        flag="--quantization-analysis",
+        title="what a cast or quantization cost, tensor by tensor",
+        family="comparison",
+        scopes=("tensor", "model"),
+        basis="measured",
+        module="diffai_stream.analyses.quantization",
+        fields=QuantizationFields,
+        default=True,
+        needs=("agreement", "key_histogram", "row_sums", "casts"),
+        reference="signal to quantization noise; scale of least squares per row",
+    ),
+    Analysis(
+        name="anomaly",
+        flag="--anomaly-detection",
+        title="weights that look broken: not finite, exploding, dead, constant, duplicated, untrained",
+        family="health",
+        scopes=("tensor", "model"),
+        basis="measured",
+        module="diffai_stream.analyses.anomaly",
+        fields=AnomalyFields,
+        default=True,
+        needs=("moments", "extrema", "counts", "key_histogram", "row_sums", "content_hash"),
+        reference="robust z-scores by median absolute deviation, Iglewicz & Hoaglin 1993",
+    ),
+)
+
+ANALYSES: dict[str, Analysis] = {row.name: row for row in _ROWS}
+
+
+def chosen(names: Iterable[str]) -> list[Analysis]:
+    """The rows that run: the default ones and those named, in catalogue order. Raises UsageError for an unknown name."""
+    wanted = set(names)
+    for name in sorted(wanted - ANALYSES.keys()):
+        near = get_close_matches(name, ANALYSES, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(ANALYSES)}"
+        raise UsageError(f"no analysis is called {name!r}{hint}")
+    return [row for row in ANALYSES.values() if row.default or row.name in wanted]

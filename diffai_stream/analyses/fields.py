@@ -1,0 +1,77 @@
+"""The fields of each analysis' records: types and one-line descriptions, from which schema and reference are made."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, NotRequired, TypedDict
+
+
+class RoleImpact(TypedDict):
+    """The change of one role within a layer."""
+
+    role: Annotated[str, "role of the tensors, e.g. attention.q_proj"]
+    relative_l2: Annotated[float | None, "‖delta‖ / ‖old‖ over the tensors of this role; null when ‖old‖ is 0"]
+
+
+class LayerRank(TypedDict):
+    """A layer in the ranking."""
+
+    layer: Annotated[str, "name of the layer"]
+    relative_l2: Annotated[float | None, "‖delta‖ / ‖old‖ of the layer; null when ‖old‖ is 0"]
+    energy_ratio: Annotated[float | None, "Σdelta² of the layer over Σdelta² of the model; null when nothing changed"]
+
+
+class LayerImpactFields(TypedDict):
+    """layer_impact: one record a layer, one for the model at the end."""
+
+    relative_l2: NotRequired[Annotated[float | None, "‖delta‖ / ‖old‖ of the layer; null when ‖old‖ is 0"]]
+    delta_l2_norm: NotRequired[Annotated[float, "‖delta‖ of the layer"]]
+    changed_ratio: NotRequired[Annotated[float | None, "changed elements over elements compared; null when none were"]]
+    parameter_count: NotRequired[Annotated[int, "elements of the layer, the larger side where they differ"]]
+    unread_count: NotRequired[Annotated[int, "tensors known to be identical without reading, which these figures leave out"]]
+    roles: NotRequired[Annotated[list[RoleImpact], "the change by role, in name order"]]
+    stats: NotRequired[Annotated[dict[str, Any], "old, new, delta: merged figures, with quantiles from 1,024 keys"]]
+    ranking: NotRequired[Annotated[list[LayerRank], "layers by relative_l2, largest first (model record, --top)"]]
+
+
+class WorstTensor(TypedDict):
+    """A tensor in the ranking of quantization damage."""
+
+    name: Annotated[str, "name of the tensor"]
+    sqnr_db: Annotated[float | None, "its signal to quantization noise ratio, dB"]
+    relative_l2: Annotated[float | None, "its ‖delta‖ / ‖old‖"]
+
+
+class QuantizationFields(TypedDict):
+    """quantization: one record a tensor whose encoding differs, one for the model."""
+
+    old_bits_per_weight: NotRequired[Annotated[float | None, "stored bits per element, scales included"]]
+    new_bits_per_weight: NotRequired[Annotated[float | None, "stored bits per element, scales included"]]
+    compression_ratio: NotRequired[Annotated[float | None, "stored bytes old / new"]]
+    sqnr_db: NotRequired[Annotated[float | None, "10 log10(Σold² / Σdelta²), dB; null when either sum is 0"]]
+    sqnr_gap_db: NotRequired[Annotated[float | None, "sqnr_db less that of round-to-nearest on normal weights; null if unknown"]]
+    relative_l2: NotRequired[Annotated[float | None, "‖delta‖ / ‖old‖, after the fitted scale where there is one"]]
+    max_abs: NotRequired[Annotated[float | None, "greatest |delta| as stored, before any fitted scale"]]
+    cosine_similarity: NotRequired[Annotated[float | None, "cosine between old and new as stored"]]
+    saturation_ratio: NotRequired[Annotated[float | None, "new codes at the limits of their encoding over all; null if uncounted"]]
+    range_ratio: NotRequired[Annotated[float | None, "abs_max new / abs_max old"]]
+    code_entropy_bits: NotRequired[Annotated[float | None, "Shannon entropy of the new codes, bits; null if uncounted"]]
+    worst_row: NotRequired[Annotated[int | None, "row (all axes but the last) with the greatest relative_l2"]]
+    worst_row_relative_l2: NotRequired[Annotated[float | None, "its ‖delta‖ / ‖old‖"]]
+    cast: NotRequired[Annotated[Literal["exact", "rne", "truncated", "none"] | None, "how new follows from old; null if unknown"]]
+    exceeds_threshold: NotRequired[Annotated[bool, "relative_l2 above --precision-loss-threshold"]]
+    threshold: NotRequired[Annotated[float | None, "that threshold"]]
+    scale_source: NotRequired[Annotated[Literal["recorded", "fitted_row", "none"], "where the scale of integer codes is from"]]
+    tensor_count: NotRequired[Annotated[int, "tensors whose encoding differs (model record)"]]
+    exceeding_count: NotRequired[Annotated[int, "of these, how many exceed the threshold (model record)"]]
+    worst: NotRequired[Annotated[list[WorstTensor], "tensors by relative_l2, largest first (model record, --top)"]]
+
+
+class AnomalyFields(TypedDict):
+    """anomaly: one record an anomaly."""
+
+    kind: Annotated[str, "what is odd, e.g. nonfinite, exploding, dead_rows"]
+    side: Annotated[Literal["old", "new", "both"] | None, "the side it was found on; null when it is about the change"]
+    value: Annotated[float | None, "the figure that was judged; null when it is a count only"]
+    threshold: Annotated[float | None, "the limit it crossed"]
+    count: Annotated[int | None, "how many elements, rows or tensors; null where that has no meaning"]
+    detail: Annotated[str | None, "what the figure means, or the other tensor"]

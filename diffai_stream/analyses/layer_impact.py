@@ -1,0 +1,55 @@
+"""layer_impact: how much each layer changed, and the ranking of all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from math import fsum, sqrt
+from typing import Any
+
+from diffai_stream.analyses.base import Digest, Finding, Findings, LayerEvidence, ModelEvidence
+from diffai_stream.options import Options
+
+
+def relative(tensors: Iterable[Digest]) -> float | None:
+    """‖delta‖ / ‖old‖ over tensors; None when ‖old‖ is 0."""
+    rows = list(tensors)
+    old = fsum(t.old_squares for t in rows)
+    return sqrt(fsum(t.delta_squares for t in rows) / old) if old > 0 else None
+
+
+def layer(evidence: LayerEvidence, options: Options) -> Findings:
+    """The record of one layer, when its last tensor is out."""
+    compared = [t for t in evidence.tensors if t.status not in ("added", "removed", "reshaped")]
+    numel = sum(t.numel for t in compared)
+    roles = sorted({t.role for t in compared})
+    fields: dict[str, Any] = {
+        "relative_l2": relative(compared),
+        "delta_l2_norm": sqrt(fsum(t.delta_squares for t in compared)),
+        "changed_ratio": sum(t.changed_count for t in compared) / numel if numel else None,
+        "parameter_count": sum(t.numel for t in evidence.tensors),
+        "unread_count": evidence.unread_count,
+        "roles": [{"role": role, "relative_l2": relative(t for t in compared if t.role == role)} for role in roles],
+        "stats": evidence.stats,
+    }
+    yield Finding("layer", evidence.name, "measured", fields)
+
+
+def model(evidence: ModelEvidence, options: Options) -> Iterator[Finding]:
+    """The ranking of the layers by relative_l2, largest first."""
+    layers: dict[str, list[Digest]] = {}
+    for tensor in evidence.tensors:
+        if tensor.status not in ("added", "removed", "reshaped"):
+            layers.setdefault(tensor.layer, []).append(tensor)
+    if not layers:
+        return
+    total = fsum(t.delta_squares for tensors in layers.values() for t in tensors)
+    ranking = [
+        {
+            "layer": name,
+            "relative_l2": relative(tensors),
+            "energy_ratio": fsum(t.delta_squares for t in tensors) / total if total > 0 else None,
+        }
+        for name, tensors in layers.items()
+    ]
+    ranking.sort(key=lambda row: (row["relative_l2"] is None, -(row["relative_l2"] or 0.0), row["layer"]))  # type: ignore[operator]
+    yield Finding("model", "model", "measured", {"ranking": ranking[: options.top] if options.top else ranking})

@@ -1,0 +1,140 @@
+"""quantization: what storing a tensor in another encoding cost, in the units of the original."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import log10, sqrt
+from typing import Any
+
+from diffai_stream.analyses.base import Evidence, Finding, Findings, ModelEvidence, Skipped
+from diffai_stream.encodings.catalogue import ENCODINGS
+from diffai_stream.options import Options
+
+# Signal to noise of round-to-nearest on normal weights with standard deviation 0.02, in dB (measured; formats reference).
+BASELINE_SQNR_DB = {"F16": 73.7, "BF16": 55.6, "I8": 42.1, "F8_E4M3": 31.5, "F8_E4M3FNUZ": 31.5, "F8_E5M2": 25.6, "F8_E5M2FNUZ": 25.6}
+DEFAULT_THRESHOLD = 0.01
+
+
+def needs(pair: Any, options: Options) -> tuple[Any, ...]:
+    """Row sums and cast counts, for pairs whose encodings differ."""
+    if not differs(pair):
+        return ()
+    from diffai_stream.statistics.casts import CastCounts
+    from diffai_stream.statistics.row_sums import RowSums
+
+    return (RowSums(), CastCounts())
+
+
+def differs(pair: Any) -> bool:
+    """Whether the two sides of a pair are stored in different encodings."""
+    return pair.status == "paired" and pair.old.encoding != pair.new.encoding
+
+
+def tensor(evidence: Evidence, options: Options) -> Findings:
+    """One finding for a tensor whose encoding differs."""
+    pair, change = evidence.pair, evidence.change
+    if not differs(pair) or change is None:
+        return
+    rows = extra(evidence, "RowSums")
+    fitted = _fitted(evidence, rows)
+    relative = fitted if fitted is not None else change["relative_l2"]
+    sqnr = _decibels(fitted) if fitted is not None else change["sqnr_db"]
+    baseline = BASELINE_SQNR_DB.get(pair.new.encoding)
+    threshold = options.precision_loss_threshold if options.precision_loss_threshold is not None else DEFAULT_THRESHOLD
+    worst, worst_relative = _worst(rows)
+    yield Finding(
+        "tensor",
+        pair.name,
+        "measured",
+        {
+            **_sizes(pair),
+            "sqnr_db": sqnr,
+            "sqnr_gap_db": sqnr - baseline if sqnr is not None and baseline is not None else None,
+            "relative_l2": relative,
+            "max_abs": change["max_abs"],
+            "cosine_similarity": change["cosine_similarity"],
+            **_codes(evidence),
+            "range_ratio": _ratio(evidence.stats["new"]["abs_max"], evidence.stats["old"]["abs_max"]),
+            "worst_row": worst,
+            "worst_row_relative_l2": worst_relative,
+            "cast": _cast(evidence, change),
+            "exceeds_threshold": relative is not None and relative > threshold,
+            "threshold": threshold,
+            "scale_source": "fitted_row" if fitted is not None else "none",
+        },
+        severity="warning" if relative is not None and relative > threshold else "info",
+    )
+
+
+def model(evidence: ModelEvidence, options: Options) -> Iterator[Finding | Skipped]:
+    """Totals over the tensors whose encoding differs, and the worst of them."""
+    found = [f for f in evidence.findings.get("quantization", []) if f.scope == "tensor"]
+    if not found:
+        if "quantization" in options.analyses or options.precision_loss_threshold is not None:
+            yield Skipped("model", "every tensor is stored in the same encoding on both sides")
+        return
+    ranked = sorted(found, key=lambda f: (-(f.fields["relative_l2"] or 0.0), f.subject))
+    worst = [{"name": f.subject, "sqnr_db": f.fields["sqnr_db"], "relative_l2": f.fields["relative_l2"]} for f in ranked]
+    exceeding = sum(f.fields["exceeds_threshold"] for f in found)
+    fields = {
+        "tensor_count": len(found),
+        "exceeding_count": exceeding,
+        "threshold": found[0].fields["threshold"],
+        "exceeds_threshold": exceeding > 0,
+        "worst": worst[: options.top] if options.top else worst,
+    }
+    yield Finding("model", "model", "measured", fields, severity="warning" if exceeding else "info")
+
+
+def extra(evidence: Evidence, kind: str) -> dict[str, Any] | None:
+    """The finalized columns of one of the other statistics, by class name; None when it was not computed."""
+    return next((columns for statistic, columns in evidence.extras.items() if type(statistic).__name__ == kind), None)
+
+
+def _sizes(pair: Any) -> dict[str, float | None]:
+    old, new = pair.old, pair.new
+    return {
+        "old_bits_per_weight": 8 * old.stored_nbytes / old.numel if old.numel else None,
+        "new_bits_per_weight": 8 * new.stored_nbytes / new.numel if new.numel else None,
+        "compression_ratio": _ratio(old.stored_nbytes, new.stored_nbytes),
+    }
+
+
+def _codes(evidence: Evidence) -> dict[str, float | None]:
+    codes = evidence.columns.get("codes")
+    entropy, saturated = codes[1] if codes is not None else (None, None)
+    return {"saturation_ratio": saturated, "code_entropy_bits": entropy}
+
+
+def _ratio(new: float | None, old: float | None) -> float | None:
+    return new / old if new is not None and old else None
+
+
+def _decibels(relative: float) -> float | None:
+    return -20 * log10(relative) if relative > 0 else None
+
+
+def _worst(rows: dict[str, Any] | None) -> tuple[int | None, float | None]:
+    if rows is None:
+        return None, None
+    from diffai_stream.statistics.row_sums import worst_row
+
+    return worst_row(rows["rows"])
+
+
+def _fitted(evidence: Evidence, rows: dict[str, Any] | None) -> float | None:
+    """‖residual‖ / ‖old‖ after the best scale per row, for integer codes that carry no scale; None when not applicable."""
+    old, new = (ENCODINGS[entry.encoding].family for entry in (evidence.pair.old, evidence.pair.new))
+    if rows is None or (old, new) != ("float", "integer"):
+        return None
+    from diffai_stream.statistics.row_sums import fitted_scale_residual
+
+    residual, squares = fitted_scale_residual(rows["rows"])
+    return sqrt(residual / squares) if squares > 0 else None
+
+
+def _cast(evidence: Evidence, change: dict[str, Any]) -> str | None:
+    counts = extra(evidence, "CastCounts")
+    if change["changed_count"] == 0:
+        return "exact"
+    return counts["cast"] if counts is not None else None

@@ -1,0 +1,33 @@
+"""The memory of a run as a formula: printed in the header, refused above the limit, asserted by a test.
+
+    process + workers x (windows + scanner + histograms) + results waiting + index
+
+Nothing in it depends on the size of the checkpoint or of its largest tensor; only the index grows, by the tensor.
+"""
+
+from __future__ import annotations
+
+from diffai_stream.errors import MemoryLimitError
+
+MIB = 1 << 20
+PROCESS_NBYTES = 190 * MIB  # interpreter, numpy, numba with its compiled kernels, dask
+SCANNER_NBYTES = 3 * MIB  # tables, tiles and buffers of one thread
+HISTOGRAMS_NBYTES = 3 * MIB  # emitted runs of three views before they are cut to their length
+RESULT_NBYTES = 256 << 10  # one result: rows and sparse histograms
+RESULTS_WAITING = 96  # two windows finished, one in flight
+TENSOR_NBYTES = 3200  # index entries of both sides, pair, digest
+
+
+def projected_nbytes(workers: int, chunk_nbytes: int, tensor_count: int, largest_gather_nbytes: int = 0) -> int:
+    """Bytes a run will have resident at most; a chunk counts once a side, and once more where bytes must be gathered."""
+    worker = 2 * chunk_nbytes + largest_gather_nbytes + SCANNER_NBYTES + HISTOGRAMS_NBYTES
+    return PROCESS_NBYTES + workers * worker + RESULTS_WAITING * RESULT_NBYTES + tensor_count * TENSOR_NBYTES
+
+
+def check_limit(projected: int, limit: int | None, chunk_nbytes: int, workers: int) -> None:
+    """Raise MemoryLimitError when the plan needs more than allowed."""
+    if limit is not None and projected > limit:
+        raise MemoryLimitError(
+            f"the plan needs {projected / MIB:.0f} MiB and --memory-limit allows {limit / MIB:.0f} MiB; "
+            f"try a smaller --chunk-size than {chunk_nbytes / MIB:.3g} MiB or fewer --workers than {workers}"
+        )

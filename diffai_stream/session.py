@@ -1,0 +1,144 @@
+"""A run, prepared: what is compared, which statistics each pair needs, the batches, and what they will cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from diffai_stream.analyses.base import Analysis, Skipped
+from diffai_stream.analyses.catalogue import chosen
+from diffai_stream.engine.executors import executor_name, worker_count
+from diffai_stream.engine.program import Program
+from diffai_stream.errors import UsageError
+from diffai_stream.formats.base import Checkpoint, Oddity
+from diffai_stream.options import Options
+from diffai_stream.plan.chunks import Batch, batches, real_shape, slices_of
+from diffai_stream.plan.memory import check_limit, projected_nbytes
+from diffai_stream.plan.pairs import TensorPair
+from diffai_stream.statistics.finishing import Wants
+from diffai_stream.statistics.layout import View
+from diffai_stream.statistics.scanner import Ask
+from diffai_stream.storage.windows import IO_MODES
+from diffai_stream.verdict import check_fail_on
+
+MIN_CHUNK_NBYTES = 1 << 16
+
+
+@dataclass(frozen=True)
+class Session:
+    """Everything known before the first byte of a tensor is read."""
+
+    old: Checkpoint
+    new: Checkpoint
+    pairs: tuple[TensorPair, ...]
+    oddities: tuple[Oddity, ...]
+    analyses: tuple[Analysis, ...]
+    batches: tuple[Batch, ...]
+    skipped: tuple[tuple[str, Skipped], ...]
+    program: Program
+    options: Options
+
+    @property
+    def read_nbytes(self) -> int:
+        """Bytes that will be read."""
+        return sum(batch.nbytes for batch in self.batches)
+
+    def plan_info(self) -> dict[str, Any]:
+        """The plan as the header prints it."""
+        workers, chunk = worker_count(self.options), self.options.chunk_size
+        return {
+            "batch_count": len(self.batches),
+            "read_nbytes": self.read_nbytes,
+            "chunk_nbytes": chunk,
+            "projected_memory_nbytes": _projected(self.pairs, self.options),
+            "executor": executor_name(self.options),
+            "worker_count": workers,
+        }
+
+    def run_id(self) -> str:
+        """Hash of the inputs (path as given, sizes, indexes) and of the options that can change a figure."""
+        from xxhash import xxh3_64
+
+        digest = xxh3_64()
+        for checkpoint in (self.old, self.new):
+            digest.update(repr((checkpoint.path, [stamp.nbytes for stamp in checkpoint.stamps.values()])).encode("utf-8", "surrogatepass"))
+            for entry in checkpoint.tensors:
+                digest.update(repr((entry.name, entry.shape, entry.encoding)).encode("utf-8", "surrogatepass"))
+        digest.update(repr(sorted(self.options.identity().items())).encode("utf-8", "surrogatepass"))
+        return digest.hexdigest()
+
+
+def prepare(old: Checkpoint, new: Checkpoint, pairs: Sequence[TensorPair], oddities: Iterable[Oddity], options: Options) -> Session:
+    """Plan a run over aligned pairs. Raises UsageError and MemoryLimitError before anything is read."""
+    check(options)
+    analyses = tuple(chosen(options.analyses))
+    plan, skipped = _plan(pairs, analyses, options)
+    ask = Ask(not options.fast, options.epsilon, options.relative_tolerance)
+    wants = Wants(options.stats, options.stats, options.histograms, laws=not options.fast, codes=not options.fast)
+    stamps = {**new.stamps, **old.stamps}
+    program = Program(ask, wants, options.io, options.chunk_size, stamps)
+    return Session(old, new, tuple(pairs), tuple(oddities), analyses, tuple(plan), tuple(skipped), program, options)
+
+
+def check(options: Options) -> None:
+    """Raise UsageError for options that make no sense, alone or together."""
+    check_fail_on(options)
+    if options.io not in IO_MODES:
+        raise UsageError(f"--io knows {', '.join(IO_MODES)}, not {options.io!r}")
+    if options.fast and options.histograms:
+        raise UsageError("--fast computes no histograms; leave one of --fast and --histograms out")
+    if not (options.epsilon >= 0 and options.relative_tolerance >= 0):
+        raise UsageError("--epsilon and --relative-tolerance must be 0 or more")
+    if options.chunk_size < MIN_CHUNK_NBYTES:
+        raise UsageError(f"--chunk-size must be at least {MIN_CHUNK_NBYTES} bytes")
+    if options.workers is not None and options.workers < 1:
+        raise UsageError("--workers must be at least 1")
+    if options.precision_loss_threshold is not None and not options.precision_loss_threshold >= 0:
+        raise UsageError("--precision-loss-threshold must be 0 or more")
+
+
+def _plan(
+    pairs: Sequence[TensorPair], analyses: Sequence[Analysis], options: Options
+) -> tuple[list[Batch], list[tuple[str, Skipped]]]:
+    """The batches, and the statistics that cannot be computed for some tensor, by analysis."""
+    read_identical = options.include_unchanged or "anomaly" in options.analyses
+    asking = [(analysis.name, needs) for analysis in analyses if (needs := getattr(analysis.load(), "needs", None))]
+    slices, skipped = [], []
+    for pair in pairs:
+        statistics, reasons = statistics_for(pair, asking, options)
+        skipped += reasons
+        slices += slices_of(pair, options.chunk_size, statistics, read_identical)
+    plan = list(batches(slices))
+    check_limit(_projected(pairs, options), options.memory_limit, options.chunk_size, worker_count(options))
+    return plan, skipped
+
+
+def statistics_for(
+    pair: TensorPair, asking: Sequence[tuple[str, Any]], options: Options
+) -> tuple[tuple[Any, ...], list[tuple[str, Skipped]]]:
+    """The statistics beyond the default ones that a pair needs, each once, and those it cannot have."""
+    wanted: dict[Any, str] = {}
+    for name, needs in asking:
+        for statistic in needs(pair, options):
+            wanted.setdefault(statistic, name)
+    if options.stats and pair.status == "paired":
+        from diffai_stream.statistics.ulp import UlpDistance
+
+        wanted.setdefault(UlpDistance(View.PAIR), "stats")
+    if not wanted:
+        return (), []
+    shape = real_shape(pair.entries[0])
+    reasons = {statistic: statistic.skip_reason(shape) for statistic in wanted}
+    skipped = [
+        (name, Skipped(pair.name, f"{type(statistic).__name__}: {reason}"))
+        for statistic, name in wanted.items()
+        if (reason := reasons[statistic]) and len(shape) > 1
+    ]
+    return tuple(statistic for statistic in wanted if not reasons[statistic]), skipped
+
+
+def _projected(pairs: Sequence[TensorPair], options: Options) -> int:
+    gathers = any(c.strides is not None for pair in pairs for e in pair.entries for c in e.components.values())
+    gather = 3 * options.chunk_size if gathers else 0
+    return projected_nbytes(worker_count(options), options.chunk_size, len(pairs), gather)

@@ -1,0 +1,113 @@
+"""The verdict of a comparison and the exit status that follows from it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from math import fsum, sqrt
+from typing import Any
+
+from diffai_stream.analyses.base import Digest, Finding
+from diffai_stream.errors import UsageError
+from diffai_stream.formats.base import Checkpoint
+from diffai_stream.options import Options
+from diffai_stream.plan.pairs import TensorPair
+
+STATUSES = ("unchanged", "changed", "added", "removed", "renamed", "reshaped", "retyped", "error")
+DIFFERENCES = ("container", "sharding", "names", "encoding", "layout", "metadata", "optimizer_state")
+FAIL_ON = ("different", "warning", "critical", "gate")
+SUCCESS, DIFFERENT, TROUBLE, INTERRUPTED = 0, 1, 2, 130
+
+
+def check_fail_on(options: Options) -> None:
+    """Raise UsageError for an unknown word in `--fail-on`."""
+    unknown = set(options.fail_on) - set(FAIL_ON)
+    if unknown:
+        raise UsageError(f"--fail-on knows {', '.join(FAIL_ON)}, not {', '.join(sorted(unknown))}")
+
+
+@dataclass
+class Tally:
+    """What was seen of a run, as far as the verdict needs it."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    differs_in: set[str] = field(default_factory=set)
+    old_squares: list[float] = field(default_factory=list)
+    delta_squares: list[float] = field(default_factory=list)
+    changed_parameters: int = 0
+    tolerated: bool = False
+    severities: set[str] = field(default_factory=set)
+    error_count: int = 0
+    interrupted: bool = False
+
+    def surroundings(self, old: Checkpoint, new: Checkpoint) -> None:
+        """Note what differs around the values: container, sharding, metadata."""
+        if (old.format, old.container) != (new.format, new.container):
+            self.differs_in.add("container")
+        if len(old.stamps) != len(new.stamps):
+            self.differs_in.add("sharding")
+        if dict(old.metadata) != dict(new.metadata):
+            self.differs_in.add("metadata")
+
+    def tensor(self, pair: TensorPair, digest: Digest, tolerated: bool) -> None:
+        """Note a finished tensor."""
+        self.counts[digest.status] += 1
+        if pair.match != "exact":
+            self.counts["renamed"] += 1
+            self.differs_in.add("names")
+        if pair.old is not None and pair.new is not None and pair.old.encoding != pair.new.encoding:
+            self.differs_in.add("encoding")
+        self.tolerated |= tolerated
+        self.changed_parameters += digest.changed_count
+        self.old_squares.append(digest.old_squares)
+        self.delta_squares.append(digest.delta_squares)
+
+    def error(self) -> None:
+        """Note an error record."""
+        self.error_count += 1
+
+    def failed_tensor(self) -> None:
+        """Note a tensor that could not be read."""
+        self.counts["error"] += 1
+
+    def finding(self, found: Finding) -> None:
+        """Note how bad a finding is."""
+        if found.severity:
+            self.severities.add(found.severity)
+
+    @property
+    def status(self) -> str:
+        """identical, equivalent, different, failed or interrupted."""
+        if self.interrupted:
+            return "interrupted"
+        if self.error_count:
+            return "failed"
+        if any(self.counts[status] for status in ("changed", "added", "removed", "reshaped")):
+            return "different"
+        return "equivalent" if self.differs_in or self.tolerated else "identical"
+
+    def exit_status(self, options: Options) -> int:
+        """0 same, 1 different, 2 trouble, 130 interrupted; `--fail-on`, `--strict` and `--exit-zero` taken into account."""
+        status = self.status
+        if status in ("interrupted", "failed"):
+            return INTERRUPTED if status == "interrupted" else TROUBLE
+        if options.fail_on:
+            failed = status == "different" and "different" in options.fail_on
+            failed |= "critical" in options.fail_on and "critical" in self.severities
+            failed |= "warning" in options.fail_on and bool({"warning", "critical"} & self.severities)
+        else:
+            failed = status == "different" or (options.strict and status == "equivalent")
+        return DIFFERENT if failed and not options.exit_zero else SUCCESS
+
+    def summary(self, old: Checkpoint, new: Checkpoint, options: Options) -> dict[str, Any]:
+        """The summary record's fields, less what was measured of the run itself."""
+        squares = fsum(self.old_squares)
+        sizes = [sum(entry.numel for entry in checkpoint.tensors) for checkpoint in (old, new)]
+        return {
+            "status": self.status,
+            "differs_in": [name for name in DIFFERENCES if name in self.differs_in],
+            "counts": {status: self.counts[status] for status in STATUSES},
+            "parameter_count": {"old": sizes[0], "new": sizes[1], "changed": self.changed_parameters},
+            "relative_l2": sqrt(fsum(self.delta_squares) / squares) if squares > 0 else None,
+            "exit_status": self.exit_status(options),
+        }
