@@ -1,6 +1,6 @@
 """Write a seeded pair of checkpoints: a base with the shape of a known model, and a fine-tune of it.
 
-    python bench/pair.py FOLDER [--shape llama-1b|llama-10gb|tiny|many] [--tensors N] [--identical]
+    python bench/pair.py FOLDER [--shape llama-1b|llama-10gb|1mb|many|...] [--tensors N] [--identical] [--same]
 
 Tensors are written piece by piece, so that the memory needed does not depend on the size of the pair.
 The weights are normal with standard deviation 0.02, the update normal with 0.001: nearly every bf16 weight changes,
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,6 +43,7 @@ SHAPES = {
     "llama-1b": lambda _: llama(16, 2048, 8192, 512, 128_256),  # 1.236e9 parameters, 2.47 GB in bf16
     "llama-10gb": lambda _: llama(78, 2048, 8192, 512, 128_256),  # the same layers, 78 of them: 10.0 GB
     "tiny": lambda _: llama(2, 64, 256, 32, 512),  # about 0.35 MB
+    "tiny-deep": lambda _: llama(8, 64, 256, 32, 512),  # the same layers, 8 of them
     "1mb": lambda _: llama(2, 128, 384, 64, 512),  # about 1 MB
     "many": lambda n: {f"blocks.{i // 10}.t{i % 10}.weight": (32, 64) for i in range(n)},  # 4 KB each
 }
@@ -98,12 +100,25 @@ def write_pair(folder: Path, shape: str, tensors: int = 50_000, identical: bool 
     return old_path, new_path
 
 
+def write_same(folder: Path) -> Path:
+    """Copy `old.safetensors` to `same.safetensors`: another file with the same bytes."""
+    same = folder / "same.safetensors"
+    if not same.exists():
+        partial = same.with_suffix(".partial")
+        shutil.copyfile(folder / "old.safetensors", partial)
+        partial.rename(same)
+    return same
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--shape", choices=SHAPES, default="llama-1b")
     parser.add_argument("--tensors", type=int, default=50_000)
-    parser.add_argument("--identical", action="store_true")
+    parser.add_argument("--identical", action="store_true", help="the fine-tune is the base")
+    parser.add_argument("--same", action="store_true", help="write a copy of the base as well")
     arguments = parser.parse_args()
     for path in write_pair(arguments.folder, arguments.shape, arguments.tensors, arguments.identical):
         print(path)
+    if arguments.same:
+        print(write_same(arguments.folder))

@@ -48,9 +48,10 @@ if CACHE_FOLDER is not None and CACHE_FOLDER.name != "__pycache__":
 
 import numba  # noqa: E402 - it reads NUMBA_CACHE_DIR when imported
 from numba import types  # noqa: E402
-from numba.extending import overload  # noqa: E402
+from llvmlite import ir  # noqa: E402
+from numba.extending import intrinsic, overload  # noqa: E402
 
-__all__ = ["CACHE_FOLDER", "cache_folder", "inlined", "kernel", "overload", "part", "types"]
+__all__ = ["CACHE_FOLDER", "cache_folder", "inlined", "kernel", "overload", "part", "prefetch", "types"]
 
 if CACHE_FOLDER is not None and CACHE_FOLDER.name != "__pycache__":
     numba.config.CACHE_DIR = str(CACHE_FOLDER)  # in case someone imported numba before us
@@ -72,3 +73,19 @@ def part(function: F) -> F:
 def inlined(function: F) -> F:
     """A piece of a kernel that takes many buffers: put into its caller, because passing them costs more than the work."""
     return numba.njit(inline="always", **OPTIONS)(function)  # type: ignore[no-any-return]
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def prefetch(typing_context: Any, array: Any, index: Any) -> Any:
+    """Ask the processor to load the cache line of array[index], which may lie past the end; never faults."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        items = context.make_array(signature.args[0])(context, builder, arguments[0])
+        byte = ir.IntType(8).as_pointer()
+        address = builder.bitcast(builder.gep(items.data, [arguments[1]]), byte)
+        flag = ir.IntType(32)
+        function = builder.module.declare_intrinsic("llvm.prefetch", [byte], ir.FunctionType(ir.VoidType(), [byte, flag, flag, flag]))
+        builder.call(function, [address, flag(0), flag(3), flag(1)])
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64), generate

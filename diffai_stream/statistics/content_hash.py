@@ -61,7 +61,7 @@ class ContentHash(Statistic[LeafDigests]):
         new = self.view == View.NEW
         raw, encoding = (tile.raw_new, tile.encoding_new) if new else (tile.raw_old, tile.encoding_old)
         step = leaf_numel(tile.shape) * encoding.itemsize
-        digests = b"".join(xxh3_128_digest(raw[start : start + step]) for start in range(0, raw.size, step))
+        digests = b"".join(xxh3_128_digest(raw[start : start + step].data) for start in range(0, raw.size, step))
         label = f"{encoding.name} {'x'.join(map(str, tile.shape))}"
         return self.merge(state, LeafDigests(digests, label))
 

@@ -85,7 +85,9 @@ class RowSums(Statistic[RowPieces]):
         cuts = np.append(piece_starts(tile.shape, tile.first, stop), stop) - tile.first
         dtype = np.result_type(tile.old, tile.new)
         block = np.empty((cuts.size - 1, WIDTH))
-        sum_pieces(tile.old.astype(dtype, copy=False), tile.new.astype(dtype, copy=False), cuts, block)
+        with np.errstate(invalid="ignore"):  # widening a signalling NaN
+            old, new = tile.old.astype(dtype, copy=False), tile.new.astype(dtype, copy=False)
+        sum_pieces(old, new, cuts, block)
         return self.merge(state, RowPieces((block,), tile.shape))
 
     def merge(self, left: RowPieces, right: RowPieces) -> RowPieces:
@@ -106,16 +108,17 @@ class RowSums(Statistic[RowPieces]):
 def _by_row(pieces: Matrix, shape: tuple[int, ...]) -> Matrix:
     starts = piece_starts(shape, 0, prod(shape))
     first = np.flatnonzero(starts % shape[-1] == 0)
-    rows = np.add.reduceat(pieces, first, axis=0)
+    with np.errstate(over="ignore", invalid="ignore"):  # squares of float64 beyond 1e154
+        rows = np.add.reduceat(pieces, first, axis=0)
     for field in (RowField.OLD_ABS_MAX, RowField.NEW_ABS_MAX):
         rows[:, field] = np.maximum.reduceat(pieces[:, field], first)
     return rows
 
 
 class WorstRow(NamedTuple):
-    """The row that moved most, counted in C order over all axes but the last."""
+    """The row that moved most, its number counted in C order over all axes but the last."""
 
-    index: int
+    row: int
     relative_l2: float
 
 
@@ -149,8 +152,9 @@ def fitted_scale_residual(rows: Matrix) -> FittedScales:
 def dead_rows(rows: Matrix, side: View) -> NDArray[np.int64]:
     """Rows whose norm is below 1e-6 of the median norm of a side; rows without a finite element are not judged."""
     field = {View.OLD: RowField.OLD_SQUARES, View.NEW: RowField.NEW_SQUARES}[side]
-    judged = np.flatnonzero(rows[:, RowField.N] > 0)
+    judged: NDArray[np.int64] = np.flatnonzero(rows[:, RowField.N] > 0)
     if judged.size == 0:
         return judged
     norms = np.sqrt(rows[judged, field])
-    return judged[norms < DEAD_RATIO * np.median(norms)]
+    dead: NDArray[np.int64] = judged[norms < DEAD_RATIO * np.median(norms)]
+    return dead

@@ -33,9 +33,8 @@ class UlpCounts(NamedTuple):
 @lru_cache(maxsize=16)
 def _ordered_codes(encoding: Encoding) -> NDArray[np.uint16]:
     """uint16[256]: the codes of a small float with the sign in bit 15 and NaN above every magnitude."""
-    width = 1 + encoding.exponent_bits + encoding.mantissa_bits
-    codes = np.arange(256) & 0xFF if encoding.name == "F8_E8M0" else np.arange(256) & ((1 << width) - 1)
-    half = 256 if encoding.name == "F8_E8M0" else 1 << (width - 1)
+    half = 1 << (encoding.exponent_bits + encoding.mantissa_bits)  # 256 for E8M0, which has no sign
+    codes = np.arange(256) & (2 * half - 1)
     ordered = np.where(codes >= half, 0x8000 | (codes - half), codes)
     return np.where(np.isnan(encoding.table()), 0x7FFF, ordered).astype(np.uint16)
 
@@ -74,7 +73,7 @@ class UlpDistance(Statistic[UlpCounts]):
             return UlpCounts(state.counts, state.largest, False)
         counts = np.zeros(ULP_KEYS, np.int64)
         old, bits, infinity = _codes(tile.raw_old, encoding)
-        largest = count_distances(old, _codes(tile.raw_new, encoding)[0], np.int64(bits), np.uint64(infinity), counts)
+        largest = count_distances(old, _codes(tile.raw_new, encoding)[0], np.int64(bits), np.int64(infinity), counts)
         return self.merge(state, UlpCounts(np.trim_zeros(counts, "b"), int(largest), True))
 
     def merge(self, left: UlpCounts, right: UlpCounts) -> UlpCounts:

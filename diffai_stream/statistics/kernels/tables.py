@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from diffai_stream.jit import overload, part, types
+from diffai_stream.jit import overload, part, prefetch, types
 
 u8, u16, u32, u64, i64 = np.uint8, np.uint16, np.uint32, np.uint64, np.int64
 
@@ -17,6 +17,7 @@ MASK, SECOND = u64(0xFFFF), u64(SIZE)
 S16, S32, S48 = u64(16), u64(32), u64(48)
 ONE = u32(1)
 NONE, PATTERN16, PATTERN8, KEY = range(4)  # how a side is counted
+AHEAD = 512  # words: the next block, which hardware does not fetch because it lies in another page
 LARGEST_KEY = 0x7F7F  # of finite values
 
 
@@ -26,6 +27,8 @@ def count_patterns16(raw, table):
     words = raw.size // 8
     quads = raw[: words * 8].view(np.uint64)
     for i in range(words):
+        if i % 8 == 0:
+            prefetch(quads, i + AHEAD)
         w = quads[i]
         table[w & MASK] += ONE
         table[SECOND + ((w >> S16) & MASK)] += ONE
@@ -112,6 +115,15 @@ def mark_patterns8(groups):
 
 
 @part
+def is_occupied(table, group):
+    """Whether any of a group's 64 keys was counted."""
+    first, seen = i64(group) * 64, u32(0)
+    for k in range(first, first + 64):
+        seen = u32(seen | u32(table[k] | table[SIZE + k]))
+    return seen != u32(0)
+
+
+@part
 def emit(table, shared, use_shared, order, everywhere, groups, keys, counts, at):
     """Append the non-zero counts of table (+ shared) in `order` to keys, counts from `at` on; returns the new end.
 
@@ -120,6 +132,8 @@ def emit(table, shared, use_shared, order, everywhere, groups, keys, counts, at)
     for start in range(0, order.size, 64):
         group = order[start] >> u16(6)
         if not (everywhere or groups[group]):
+            continue
+        if not (is_occupied(table, group) or (use_shared and is_occupied(shared, group))):
             continue
         for i in range(start, start + 64):
             k = i64(order[i])
@@ -135,13 +149,10 @@ def emit(table, shared, use_shared, order, everywhere, groups, keys, counts, at)
 
 @part
 def clear(table, order, everywhere, groups):
-    """Zero a table again: all of it, or the marked groups only."""
-    if everywhere and order.size == SIZE:
-        table[:] = 0
-        return
+    """Zero a table again, as far as it was counted into."""
     for start in range(0, order.size, 64):
         group = order[start] >> u16(6)
-        if everywhere or groups[group]:
+        if (everywhere or groups[group]) and is_occupied(table, group):
             first = i64(group) * 64
             for k in range(first, first + 64):
                 table[k] = 0

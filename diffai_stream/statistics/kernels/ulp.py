@@ -4,12 +4,27 @@ from __future__ import annotations
 
 import numpy as np
 
-from diffai_stream.jit import kernel
+from diffai_stream.jit import kernel, part
 
 u32, u64, i64 = np.uint32, np.uint64, np.int64
 
 FIRST_KEY = 0x3F80  # the key of a distance of 1; 0 has a place of its own before it
 ULP_KEYS = 0x5F80 - FIRST_KEY + 2  # up to a distance of 2^64
+
+
+@part
+def ordered(magnitude, sign):
+    """The integer that orders like the float: the magnitude, negated where `sign` is 1; no branch on random signs."""
+    return (magnitude ^ -sign) + sign
+
+
+@part
+def place_of(distance):
+    """Where a distance is counted: 0, or by the top half of its float32, 2^-7 wide relatively."""
+    fits = i64(distance) >= 0  # a signed conversion is one instruction
+    value = np.float32(i64(distance)) if fits else np.float32(i64(distance >> u64(1))) * np.float32(2)
+    key = i64(u32(np.float32(value).view(np.uint32) >> u32(16)))
+    return max(key - i64(FIRST_KEY - 1), i64(0))
 
 
 @kernel
@@ -18,18 +33,15 @@ def count_distances(a, b, bits, infinity, counts):
 
     `infinity` is the largest magnitude that is a number: what lies above is NaN, and pairs with it are left out.
     """
-    sign, top = u64(1) << u64(bits - 1), u64(0)
+    top, shift = u64(0), u64(bits - 1)
+    mask = (u64(1) << shift) - u64(1)
     for i in range(a.size):
         x, y = u64(a[i]), u64(b[i])
-        p, q = x & (sign - u64(1)), y & (sign - u64(1))
-        if p > infinity or q > infinity:
+        p, q = i64(x & mask), i64(y & mask)
+        if max(p, q) > infinity:
             continue
-        distance = p + q
-        if (x & sign) == (y & sign):
-            distance = p - q if p > q else q - p
+        p, q = ordered(p, i64(x >> shift)), ordered(q, i64(y >> shift))
+        distance = u64(max(p, q)) - u64(min(p, q))  # unsigned: it may be above 2^63
         top = max(top, distance)
-        if distance == u64(0):
-            counts[0] += 1
-        else:
-            counts[1 + i64(np.float32(distance).view(np.uint32) >> u32(16)) - FIRST_KEY] += 1
+        counts[place_of(distance)] += 1
     return top

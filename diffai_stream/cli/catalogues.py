@@ -1,0 +1,69 @@
+"""`diffai analyses`, `diffai formats`, `diffai schema`: what there is, printed from the rows that the program runs on."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from diffai_stream.analyses.base import Analysis
+from diffai_stream.analyses.catalogue import ANALYSES
+from diffai_stream.cli.listing import listing_options, print_columns, print_json_lines
+from diffai_stream.cli.sections import SectionCommand
+from diffai_stream.cli.streams import StandardOutput
+
+
+def _analyses(is_json: bool, color: str) -> int:
+    if is_json:
+        print_json_lines(_analysis(row) for row in ANALYSES.values())
+        return 0
+    rows = [
+        [row.flag or row.name, "yes" if row.default else "", row.family, ", ".join(row.scopes), row.basis, row.title]
+        for row in ANALYSES.values()
+    ]
+    note = "Those of 'default' run without their flag. Fields of their records: diffai schema."
+    print_columns(["analysis", "default", "family", "scopes", "basis", "what it tells"], rows, color, 5, note)
+    return 0
+
+
+def _analysis(row: Analysis) -> dict[str, Any]:
+    plain = ("name", "flag", "title", "family", "basis", "default", "passes", "reference")
+    return {
+        **{key: getattr(row, key) for key in plain},
+        **{key: list(getattr(row, key)) for key in ("scopes", "needs", "aliases")},
+        "fields": list(row.fields.__annotations__),
+    }
+
+
+def _formats(is_json: bool, color: str) -> int:
+    from diffai_stream.doctor import missing_libraries
+    from diffai_stream.formats.catalogue import FORMATS
+
+    missing = {row.extra: missing_libraries(row.extra) for row in FORMATS}
+    if is_json:
+        print_json_lines(
+            {**row._asdict(), "suffixes": list(row.suffixes), "missing": list(missing[row.extra])} for row in FORMATS
+        )
+        return 0
+    rows = [
+        [row.name, ", ".join(row.suffixes), row.access, _readiness(row.extra, missing[row.extra]), row.notes] for row in FORMATS
+    ]
+    note = "A file is known by its content first, by its name last."
+    print_columns(["format", "names", "bytes are", "ready", "notes"], rows, color, 4, note)
+    return 0
+
+
+def _readiness(extra: str, missing: tuple[str, ...]) -> str:
+    return f"pip install 'diffai-stream[{extra}]'" if missing else "yes"
+
+
+def _schema() -> int:
+    from diffai_stream.report.schema import build_schema
+
+    schema = build_schema({row.name: row.fields for row in ANALYSES.values()})
+    StandardOutput().print(json.dumps(schema, indent=2, ensure_ascii=False) + "\n")
+    return 0
+
+
+analyses = SectionCommand("analyses", callback=_analyses, params=listing_options(), help="List the analyses and their flags.")
+formats = SectionCommand("formats", callback=_formats, params=listing_options(), help="List the formats that can be read.")
+schema = SectionCommand("schema", callback=_schema, help="Print the JSON Schema of the records.")

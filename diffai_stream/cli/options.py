@@ -1,0 +1,184 @@
+"""The options of a comparison, made from `Options` and the catalogues: a flag is written down in one place only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import click
+
+from diffai_stream.analyses.base import Analysis
+from diffai_stream.analyses.catalogue import ANALYSES
+from diffai_stream.cli.parameters import KIB, Amount, OneOf, Renaming, Size, SomeOf, Whole, shown_size
+from diffai_stream.cli.sections import SectionOption
+from diffai_stream.errors import UsageError
+from diffai_stream.options import Options
+from diffai_stream.report.catalogue import WRITERS
+
+MIN_CHUNK_NBYTES = 64 * KIB
+FAIL_ON = ("different", "warning", "critical", "gate")
+COLORS = ("auto", "always", "never")
+PROGRESS = ("auto", "bar", "log", "json", "none")
+IO = ("auto", "mmap", "pread")
+EXECUTORS = ("threads", "synchronous", "distributed")
+
+_DEFAULTS = Options()
+_COMPARISON, _FIGURES, _OUTPUT = "What is compared", "What is measured", "What is printed"
+_STATUS, _RESOURCES = "Exit status", "How it runs"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One field of `Options` as an option: flag, default, and whether it repeats follow from the field."""
+
+    field: str
+    section: str
+    help: str
+    type: click.ParamType | type | None = None
+    metavar: str | None = None
+    name: str = ""
+    shown: str = ""
+
+    @property
+    def parameter(self) -> str:
+        """The name of the option without dashes, which also names its environment variable."""
+        return self.name or self.field
+
+    def build(self) -> SectionOption:
+        """The option for click."""
+        flag = "--" + self.parameter.replace("_", "-")
+        default = getattr(_DEFAULTS, self.field)
+        shown = self.shown or str(default or "")
+        help = f"{self.help}  [default: {shown}]" if shown and not isinstance(default, tuple) else self.help
+        if isinstance(default, bool):
+            return SectionOption([flag], self.section, is_flag=True, help=help)
+        repeats = isinstance(default, tuple) and not isinstance(self.type, SomeOf)
+        return SectionOption([flag], self.section, type=self.type, metavar=self.metavar, help=help, multiple=repeats)
+
+
+ROWS = (
+    Row("include", _COMPARISON, "Only tensors whose name matches (* ? [] wildcards); repeatable.", str, "PATTERN"),
+    Row("exclude", _COMPARISON, "No tensors whose name matches; repeatable.", str, "PATTERN"),
+    Row("maps", _COMPARISON, "Tensor OLD is called NEW on the other side; repeatable.", Renaming(), "OLD=NEW", name="map"),
+    Row("epsilon", _COMPARISON, "Equal when |new - old| <= E + R |old|: this is E.", Amount(), "E"),
+    Row("relative_tolerance", _COMPARISON, "... and this is R.", Amount(), "R"),
+    Row("stats", _FIGURES, "Add quantiles, skewness, kurtosis, distribution distances, ULPs."),
+    Row("histograms", _FIGURES, "Add 128-bin histograms to the records."),
+    Row("fast", _FIGURES, "Leave histograms and all that needs them out."),
+    Row(
+        "precision_loss_threshold",
+        _FIGURES,
+        "Mark tensors whose relative change exceeds X; implies the quantization analysis.",
+        Amount(),
+        "X",
+    ),
+    Row("include_unchanged", _OUTPUT, "Print unchanged tensors too."),
+    Row("sort_by_change_magnitude", _OUTPUT, "Print tensors by size of change, at the end."),
+    Row("top", _OUTPUT, "Rows of ranked tables; 0 is all.", Whole(), "N"),
+    Row("strict", _STATUS, "Only identical is 0; equivalent is 1."),
+    Row("exit_zero", _STATUS, "Exit with 0 where it would be 1."),
+    Row("fail_on", _STATUS, f"What counts for status 1: some of {', '.join(FAIL_ON)}.", SomeOf(FAIL_ON), "LIST"),
+    Row("io", _RESOURCES, "How files are read: auto, mmap or pread.", OneOf(IO), "MODE"),
+    Row("memory_limit", _RESOURCES, "Refuse a run that needs more memory (16MiB, 1G, 500MB).", Size(), "SIZE"),
+    Row(
+        "chunk_size",
+        _RESOURCES,
+        "Bytes of one task; never changes a result.",
+        Size(MIN_CHUNK_NBYTES),
+        "SIZE",
+        shown=shown_size(_DEFAULTS.chunk_size),
+    ),
+    Row("workers", _RESOURCES, "Threads that compute.", Whole(1), "N", shown="the number of cores"),
+    Row("executor", _RESOURCES, "Who computes: threads, synchronous or distributed.", OneOf(EXECUTORS), "NAME"),
+    Row("scheduler", _RESOURCES, "Address of a dask scheduler (tcp://...); implies --executor distributed.", str, "ADDRESS"),
+    Row("scheduler_file", _RESOURCES, "File in which a dask scheduler wrote its address.", str, "PATH"),
+)
+"""Every field of `Options` but the analyses, which have flags of their own."""
+
+
+class Printing(NamedTuple):
+    """How the records are printed; nothing of it changes a record."""
+
+    output: str | None
+    color: Any
+    progress: Any
+    timestamps: bool
+
+
+def record_options(fields: Iterable[str] | None = None) -> list[click.Option]:
+    """The options of the fields named (all by default) and those of printing."""
+    wanted = None if fields is None else set(fields)
+    built = [row.build() for row in ROWS if wanted is None or row.field in wanted]
+    head = [option for option in built if option.section in (_COMPARISON, _FIGURES)]
+    output = [option for option in built if option.section == _OUTPUT]
+    return [*head, *_printing_options(), *output, *[option for option in built if option not in head + output]]
+
+
+def _printing_options() -> list[SectionOption]:
+    names = ", ".join(WRITERS)
+    output = f"{names}.  [default: text on a terminal, else ndjson]"
+    progress = "On stderr: auto (a bar on a terminal, lines in a log), bar, log, json or none."
+    return [
+        SectionOption(
+            ["-o", "--output", "--output-format", "output"], _OUTPUT, type=OneOf(list(WRITERS)), metavar="NAME", help=output
+        ),
+        SectionOption(["--color"], _OUTPUT, type=OneOf(COLORS), default="auto", metavar="WHEN", help="auto, always or never."),
+        SectionOption(["--timestamps"], _OUTPUT, is_flag=True, help="Add the time to each record."),
+        SectionOption(["--progress"], _OUTPUT, type=OneOf(PROGRESS), default="auto", metavar="KIND", help=progress),
+        SectionOption(["--no-progress"], _OUTPUT, is_flag=True, help="Same as --progress none."),
+    ]
+
+
+def analysis_options() -> list[click.Option]:
+    """One flag an analysis, and one for all."""
+    rows = [_analysis_option(row) for row in ANALYSES.values() if row.flag]
+    return [*rows, SectionOption(["--all-analyses"], "Analyses", is_flag=True, help="All of them.")]
+
+
+def _analysis_option(row: Analysis) -> SectionOption:
+    note = " (runs by default)" if row.default else ""
+    aliases = [alias for alias in row.aliases if alias.startswith("--")]
+    declarations = [row.flag, *aliases, _analysis_parameter(row)]
+    return SectionOption(declarations, "Analyses", is_flag=True, help=f"{row.title[:1].upper()}{row.title[1:]}{note}.")
+
+
+def _analysis_parameter(row: Analysis) -> str:
+    return row.flag.removeprefix("--").replace("-", "_")
+
+
+def printing(values: Mapping[str, Any]) -> Printing:
+    """How to print, as parsed. Raises UsageError."""
+    kind = values["progress"]
+    if values["no_progress"]:
+        if kind not in ("auto", "none"):
+            raise UsageError(f"--no-progress contradicts --progress {kind}")
+        kind = "none"
+    return Printing(values["output"], values["color"], kind, values["timestamps"])
+
+
+def chosen_options(values: Mapping[str, Any]) -> Options:
+    """The options as parsed, with what they imply. Raises UsageError where they contradict each other."""
+    fields = {row.field: values[row.parameter] for row in ROWS if values.get(row.parameter) is not None}
+    _reject_contradictions(fields)
+    if fields.get("scheduler") or fields.get("scheduler_file"):
+        fields["executor"] = "distributed"
+    return Options(analyses=_chosen_analyses(values, fields), **fields)
+
+
+def _chosen_analyses(values: Mapping[str, Any], fields: Mapping[str, Any]) -> tuple[str, ...]:
+    implied = {"quantization"} if fields.get("precision_loss_threshold") is not None else set()
+    is_all = values.get("all_analyses", False)
+    asked = {row.name for row in ANALYSES.values() if row.flag and values.get(_analysis_parameter(row))}
+    return tuple(name for name in ANALYSES if is_all or name in asked | implied)
+
+
+def _reject_contradictions(fields: Mapping[str, Any]) -> None:
+    if fields.get("fast") and fields.get("histograms"):
+        raise UsageError("--fast leaves the histograms out that --histograms asks for; choose one")
+    if fields.get("scheduler") and fields.get("scheduler_file"):
+        raise UsageError("--scheduler and --scheduler-file both name a scheduler; choose one")
+    option = "--scheduler" if fields.get("scheduler") else "--scheduler-file" if fields.get("scheduler_file") else ""
+    executor = fields.get("executor")
+    if option and executor not in (None, "distributed"):
+        raise UsageError(f"{option} needs --executor distributed, not {executor}; leave --executor out")

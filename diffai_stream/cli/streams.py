@@ -1,0 +1,121 @@
+"""Standard output and standard error, with their failures told apart from all others.
+
+Only results go to stdout; everything that is said about them goes to stderr.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from diffai_stream.errors import DiffaiError
+from diffai_stream.report.colors import wants_color
+from diffai_stream.report.figures import escaped
+
+if TYPE_CHECKING:
+    from diffai_stream.report.progress import Progress
+
+
+class OutputError(DiffaiError):
+    """Standard output does not take what is written: closed, or no space left."""
+
+
+class BrokenOutputError(Exception):
+    """Whoever read our standard output went away, as `head` does; nothing to complain about."""
+
+
+def _nothing() -> None:
+    pass
+
+
+class StandardOutput:
+    """The bytes of stdout. `before` is called before each write: it takes a progress bar off the terminal."""
+
+    def __init__(self, before: Callable[[], None] = _nothing) -> None:
+        if sys.stdout is None:
+            raise OutputError("standard output is closed; redirect it to a file or a pipe")
+        self._buffer = sys.stdout.buffer
+        self._before = before
+
+    def write(self, data: bytes, /) -> None:
+        """Take all of `data`. Raises BrokenOutputError or OutputError."""
+        self._before()
+        try:
+            self._buffer.write(data)
+        except OSError as error:
+            raise _failure(error) from error
+
+    def flush(self) -> None:
+        """Pass on what is buffered. Raises BrokenOutputError or OutputError."""
+        try:
+            self._buffer.flush()
+        except OSError as error:
+            raise _failure(error) from error
+
+    def print(self, text: str) -> None:
+        """Write a text and flush it."""
+        self.write(text.encode("utf-8", "backslashreplace"))
+        self.flush()
+
+
+def _failure(error: OSError) -> Exception:
+    abandon_output()
+    if isinstance(error, BrokenPipeError):
+        return BrokenOutputError()
+    return OutputError(f"cannot write to standard output: {error.strerror or error}")
+
+
+def abandon_output() -> None:
+    """Let the interpreter flush what is left into nothing when it exits, instead of failing a second time."""
+    try:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+    except (OSError, ValueError, AttributeError):
+        pass  # stdout is no file, or gone already
+
+
+def complain(message: str) -> None:
+    """Say on stderr, in one line, what went wrong."""
+    if sys.stderr is None:
+        return
+    try:
+        is_colored = wants_color("auto", os.environ, sys.stderr.isatty())
+        label = "\x1b[1;31merror:\x1b[0m" if is_colored else "error:"
+        sys.stderr.write(f"diffai: {label} {escaped(message)}\n")
+        sys.stderr.flush()
+    except (OSError, ValueError):
+        pass  # nobody listens: the exit status says it too
+
+
+class SteadyProgress:
+    """Tells progress through another one for as long as that works: a broken stderr must not end a run."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress: Progress | None = progress
+
+    def start(self, total_nbytes: int) -> None:
+        """The run begins."""
+        self._tell(lambda progress: progress.start(total_nbytes))
+
+    def advance(self, nbytes: int, tensor_name: str) -> None:
+        """More bytes are read."""
+        self._tell(lambda progress: progress.advance(nbytes, tensor_name))
+
+    def clear(self) -> None:
+        """Make room on the terminal."""
+        self._tell(lambda progress: progress.clear())
+
+    def stop(self) -> None:
+        """The run is over."""
+        self._tell(lambda progress: progress.stop())
+
+    def _tell(self, message: Callable[[Progress], None]) -> None:
+        if self._progress is None:
+            return
+        try:
+            message(self._progress)
+        except (OSError, ValueError):
+            self._progress = None

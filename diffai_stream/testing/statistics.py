@@ -1,0 +1,177 @@
+"""The laws of a statistic, as a class to inherit from in a test module:
+
+    class TestMine(StatisticLaws):
+        statistics = (MyStatistic(),)
+
+Every `test_` method needs nothing but assertions, so any runner that finds classes named Test will do.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterator, Sequence
+from functools import reduce
+from math import prod
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffai_stream.encodings.base import Encoding
+from diffai_stream.encodings.catalogue import ENCODINGS
+from diffai_stream.encodings.kernels import decode32, decode64
+from diffai_stream.plan.chunks import leaf_numel
+from diffai_stream.statistics.base import Statistic, Tile
+
+Bytes = NDArray[np.uint8]
+PAIRS = (("F32", "F32"), ("BF16", "BF16"), ("F32", "F8_E4M3"), ("F64", "F16"), ("I64", "U8"))
+SHAPES = ((), (1,), (0,), (0, 4), (4, 0), (5, 3), (3, 50_001), (300, 512), (100_003,))
+
+
+def decoded(raw: Bytes, encoding: Encoding, numel: int) -> NDArray[Any]:
+    """Values of raw bytes, in the encoding's tile dtype."""
+    out = np.empty(numel, encoding.tile_dtype)
+    if encoding.tile_dtype is np.float32:
+        decode32(int(encoding.kind), raw, encoding.table(), out)
+    else:
+        decode64(int(encoding.kind), raw, encoding.table(), out)
+    return out
+
+
+def hostile_bytes(encoding: Encoding, numel: int, seed: int = 0) -> Bytes:
+    """Read-only bytes of `numel` elements: mostly codes near each other, some zeros, and any pattern at all (NaN, Inf)."""
+    rng = np.random.default_rng(seed)
+    raw = rng.integers(0, 256, (numel, encoding.itemsize), dtype=np.uint8)
+    raw[rng.random(numel) < 0.7, -1] = 0x3C
+    raw[rng.random(numel) < 0.1] = 0
+    if encoding.bits < 8:
+        raw &= (1 << encoding.bits) - 1
+    flat = raw.reshape(-1)
+    flat.setflags(write=False)
+    return flat
+
+
+def leaf_tiles(old: Bytes, new: Bytes, encodings: tuple[Encoding, Encoding], shape: tuple[int, ...]) -> list[Tile]:
+    """The tiles of a pair, one leaf each, as the engine makes them."""
+    numel, leaf = prod(shape), leaf_numel(shape)
+    found = []
+    for start in range(0, numel, leaf):
+        stop = min(start + leaf, numel)
+        raw = [r[start * e.itemsize : stop * e.itemsize] for r, e in zip((old, new), encodings, strict=True)]
+        values = [decoded(r, e, stop - start) for r, e in zip(raw, encodings, strict=True)]
+        found.append(Tile(values[0], values[1], raw[0], raw[1], *encodings, start, shape))
+    return found
+
+
+def same_columns(left: Any, right: Any) -> bool:
+    """Whether two results are equal to the last bit; NaN equals NaN."""
+    if isinstance(left, dict):
+        return left.keys() == right.keys() and all(same_columns(left[key], right[key]) for key in left)
+    if isinstance(left, (list, tuple)):
+        return len(left) == len(right) and all(map(same_columns, left, right))
+    if isinstance(left, np.ndarray):
+        kept = left.dtype == right.dtype and left.shape == right.shape
+        return bool(kept and left.tobytes() == right.tobytes())
+    return type(left) is type(right) and bool(left == right or (left != left and right != right))
+
+
+class StatisticLaws:
+    """Checks for every statistic in `statistics`, over every pair of `encodings` and every shape of `shapes`."""
+
+    statistics: ClassVar[tuple[Statistic[Any], ...]] = ()
+    encodings: ClassVar[tuple[tuple[str, str], ...]] = (
+        ("F32", "F32"),
+        ("BF16", "BF16"),
+        ("F32", "F8_E4M3"),
+        ("F64", "F16"),
+        ("I64", "U8"),
+    )
+    shapes: ClassVar[tuple[tuple[int, ...], ...]] = (
+        (),
+        (1,),
+        (0,),
+        (0, 4),
+        (4, 0),
+        (5, 3),
+        (3, 50_001),
+        (300, 512),
+        (100_003,),
+    )
+
+    def cases(self) -> Iterator[tuple[Statistic[Any], list[Tile]]]:
+        """(statistic, tiles of one leaf each) of every combination that the statistic does not skip."""
+        for shape in self.shapes:
+            for names in self.encodings:
+                pair = ENCODINGS[names[0]], ENCODINGS[names[1]]
+                raw = [hostile_bytes(encoding, prod(shape), seed) for seed, encoding in enumerate(pair)]
+                single = leaf_tiles(raw[0], raw[1], pair, shape)
+                for statistic in self.statistics:
+                    if statistic.skip_reason(shape) is None:
+                        yield statistic, single
+
+    @staticmethod
+    def state(statistic: Statistic[Any], parts: Sequence[Tile]) -> Any:
+        """The state of tiles taken in one after the other."""
+        return reduce(statistic.update, parts, statistic.empty())
+
+    def test_empty_is_neutral(self) -> None:
+        """merge(empty, s) and merge(s, empty) finish like s."""
+        for statistic, parts in self.cases():
+            alone = statistic.finalize(self.state(statistic, parts))
+            for left, right in ((True, False), (False, True)):
+                sides = [statistic.empty() if empty else self.state(statistic, parts) for empty in (left, right)]
+                assert same_columns(statistic.finalize(statistic.merge(*sides)), alone), statistic
+
+    def test_merge_is_associative(self) -> None:
+        """(a b) c and a (b c) finish alike over neighbouring parts."""
+        for statistic, parts in self.cases():
+            third = len(parts) // 3
+            cut = (parts[:third], parts[third : 2 * third], parts[2 * third :])
+            a, b, c = (self.state(statistic, part) for part in cut)
+            left = statistic.finalize(statistic.merge(statistic.merge(a, b), c))
+            a, b, c = (self.state(statistic, part) for part in cut)
+            assert same_columns(left, statistic.finalize(statistic.merge(a, statistic.merge(b, c)))), statistic
+
+    def test_cuts_change_nothing(self) -> None:
+        """Tiles and parts of any number of leaves finish like one leaf at a time."""
+        for statistic, single in self.cases():
+            alone = statistic.finalize(self.state(statistic, single))
+            for step in (2, 3, max(len(single), 1)):
+                groups = [single[at : at + step] for at in range(0, len(single), step)]
+                joined = [joined_tile(group) for group in groups]
+                assert same_columns(statistic.finalize(self.state(statistic, joined)), alone), (statistic, step)
+                states = [self.state(statistic, group) for group in groups]
+                merged = reduce(statistic.merge, states, statistic.empty())
+                assert same_columns(statistic.finalize(merged), alone), (statistic, step)
+
+    def test_states_travel(self) -> None:
+        """A pickled state finishes like the state itself, and equal statistics hash alike."""
+        for statistic, parts in self.cases():
+            state = self.state(statistic, parts)
+            copy = pickle.loads(pickle.dumps(state))
+            assert same_columns(statistic.finalize(copy), statistic.finalize(state)), statistic
+            assert hash(pickle.loads(pickle.dumps(statistic))) == hash(statistic)
+
+    def test_columns_are_the_same_everywhere(self) -> None:
+        """A tensor without elements has the columns of every other one; finite or not, finalize does not raise."""
+        for statistic, parts in self.cases():
+            columns = statistic.finalize(self.state(statistic, parts))
+            assert columns.keys() == statistic.finalize(statistic.empty()).keys(), statistic
+
+    def test_nothing_but_nan_and_infinity(self) -> None:
+        """Tiles without a finite element are taken in without a warning."""
+        encoding = ENCODINGS["F32"]
+        for value in (np.nan, np.inf, -np.inf):
+            values = np.full(6, value, np.float32)
+            tile = Tile(values, values, values.view(np.uint8), values.view(np.uint8), encoding, encoding, 0, (2, 3))
+            for statistic in self.statistics:
+                with np.errstate(all="raise"):
+                    statistic.finalize(self.state(statistic, [tile]))
+
+
+def joined_tile(parts: Sequence[Tile]) -> Tile:
+    """Neighbouring tiles as one."""
+    arrays = [np.concatenate([tile[field] for tile in parts]) for field in range(4)]
+    for raw in arrays[2:]:
+        raw.setflags(write=False)
+    return parts[0]._replace(old=arrays[0], new=arrays[1], raw_old=arrays[2], raw_new=arrays[3])
