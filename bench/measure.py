@@ -6,6 +6,8 @@ process that starts it, so that the one that measures has to stay small.
 
 from __future__ import annotations
 
+import ctypes
+import mmap
 import os
 import subprocess
 import time
@@ -15,7 +17,6 @@ from statistics import median
 from typing import NamedTuple
 
 DROP_CACHES = Path("/proc/sys/vm/drop_caches")
-PROBES = 64
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
 Command = Sequence[str]
@@ -51,7 +52,9 @@ class Runs(tuple[Run, ...]):
     def spread(self) -> str:
         """Median, and the range when there was more than one round."""
         times = sorted(run.seconds for run in self)
-        return f"{self.seconds:.2f} s" + (f" [{times[0]:.2f}-{times[-1]:.2f}]" if len(times) > 1 else "")
+        digits = 2 if self.seconds >= 1 else 3
+        middle = f"{self.seconds:.{digits}f} s"
+        return middle + (f" [{times[0]:.{digits}f}-{times[-1]:.{digits}f}]" if len(times) > 1 else "")
 
 
 def run(command: Command, environment: Mapping[str, str] | None = None) -> Run:
@@ -83,7 +86,7 @@ def first_line(command: Command, marker: bytes) -> float:
     return found - started
 
 
-def alternate(commands: Sequence[Command], rounds: Sequence[int], before: Callable[[], None] | None = None) -> list[Runs]:
+def alternate(commands: Sequence[Command], rounds: Sequence[int], before: Callable[[], object] | None = None) -> list[Runs]:
     """Run the commands in turn, A B A B ..., each as many rounds as it is given, so that noise meets them all alike."""
     runs: list[list[Run]] = [[] for _ in commands]
     for number in range(max(rounds)):
@@ -117,31 +120,29 @@ def drop_all() -> None:
     """Drop the whole page cache, programs and libraries included. Raises MeasureError where that is not permitted."""
     os.sync()
     try:
-        DROP_CACHES.write_text("3\n")
+        DROP_CACHES.write_text("1\n")
     except OSError as error:
         raise MeasureError(f"{DROP_CACHES}: {error.strerror}") from error
 
 
 def cached_ratio(path: Path) -> float:
-    """Share of a file that the page cache holds, by a sample of its pages that is read without waiting for the disk."""
-    places = range(0, path.stat().st_size, max(PAGE, path.stat().st_size // PROBES))
-    with path.open("rb") as file:
-        return sum(_is_cached(file.fileno(), place) for place in places) / max(1, len(places))
+    """Share of the pages of a file that the page cache holds; 1 when the system does not tell."""
+    size = path.stat().st_size
+    if size == 0:
+        return 0.0
+    pages = -(-size // PAGE)
+    resident = (ctypes.c_ubyte * pages)()
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY) as mapped:
+        start = ctypes.c_char.from_buffer(mapped)
+        failed = ctypes.CDLL(None).mincore(ctypes.byref(start), ctypes.c_size_t(size), resident)
+        del start  # the map cannot be closed while something points into it
+    return 1.0 if failed else sum(page & 1 for page in resident) / pages
 
 
 def available_nbytes() -> int:
     """Memory that the page cache can have."""
     lines = Path("/proc/meminfo").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
-
-
-def _is_cached(descriptor: int, place: int) -> bool:
-    try:
-        return os.preadv(descriptor, [bytearray(1)], place, os.RWF_NOWAIT) == 1
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True  # the file system cannot tell; better no cold figure than a warm one called cold
 
 
 def _last_line(said: bytes) -> str:

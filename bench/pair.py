@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +39,7 @@ def llama(layers: int, hidden: int, ffn: int, kv: int, vocab: int) -> dict[str, 
     return shapes | {"model.norm.weight": (hidden,)}
 
 
-SHAPES = {
+SHAPES: dict[str, Callable[[int], dict[str, tuple[int, ...]]]] = {
     "llama-1b": lambda _: llama(16, 2048, 8192, 512, 128_256),  # 1.236e9 parameters, 2.47 GB in bf16
     "llama-10gb": lambda _: llama(78, 2048, 8192, 512, 128_256),  # the same layers, 78 of them: 10.0 GB
     "tiny": lambda _: llama(2, 64, 256, 32, 512),  # about 0.35 MB

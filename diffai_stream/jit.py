@@ -1,72 +1,42 @@
-"""numba, set up once: where compiled kernels are kept, and the one decorator every kernel uses.
+"""numba, set up once: the decorators of kernels, and how an entry is compiled to machine code.
 
 Kernels run without the GIL (dask brings the threads), without bounds checks, and never in parallel inside (numba's
 `parallel=True` is unsafe under a thread pool, numba #8563). `fastmath` stays off: sums are written as explicit lanes, so
-that every CPU gives the same bits.
+that every CPU gives the same bits. Nothing on the way to a comparison imports this module unless something has to be
+compiled: see `native.py`.
 """
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeVar
 
+import numba
+from llvmlite import ir
+from numba import carray, types
+from numba.extending import intrinsic, overload
+
+from diffai_stream.native import PLACES, cache_folder
+
+__all__ = ["carray", "compile_object", "inlined", "kernel", "overload", "part", "prefetch", "types"]
+
 F = TypeVar("F", bound=Callable[..., Any])
-
-
-def _candidates() -> list[Path]:
-    """Folders for compiled kernels, best first: the user's choice, the package, the user's cache, a temporary folder."""
-    chosen = os.environ.get("NUMBA_CACHE_DIR")
-    package = Path(__file__).parent / "__pycache__"
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    user = f"diffai_stream-{os.getuid() if hasattr(os, 'getuid') else os.environ.get('USERNAME', 'user')}"
-    rest = [package, Path(home) / "diffai_stream", Path(tempfile.gettempdir()) / user]
-    return [Path(chosen), *rest] if chosen else rest
-
-
-def _writable(folder: Path) -> bool:
-    try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if folder.stat().st_uid not in (os.getuid(), 0):
-            return False  # a folder that someone else may write into could hold someone else's code
-        with tempfile.TemporaryFile(dir=folder):
-            return True
-    except (OSError, AttributeError):
-        return False
-
-
-def cache_folder() -> Path | None:
-    """The first writable candidate, or None: then kernels are compiled in every process."""
-    return next((folder for folder in _candidates() if _writable(folder)), None)
-
-
-CACHE_FOLDER = cache_folder()
-if CACHE_FOLDER is not None and CACHE_FOLDER.name != "__pycache__":
-    os.environ.setdefault("NUMBA_CACHE_DIR", str(CACHE_FOLDER))
-
-import numba  # noqa: E402 - it reads NUMBA_CACHE_DIR when imported
-from numba import types  # noqa: E402
-from llvmlite import ir  # noqa: E402
-from numba.extending import intrinsic, overload  # noqa: E402
-
-__all__ = ["CACHE_FOLDER", "cache_folder", "inlined", "kernel", "overload", "part", "prefetch", "types"]
-
-if CACHE_FOLDER is not None and CACHE_FOLDER.name != "__pycache__":
-    numba.config.CACHE_DIR = str(CACHE_FOLDER)  # in case someone imported numba before us
-
-
 OPTIONS = {"nogil": True, "parallel": False, "boundscheck": False, "error_model": "numpy"}
 
 
 def kernel(function: F) -> F:
-    """Compile a loop on first use and keep it on disk when a folder is writable."""
-    return numba.njit(cache=CACHE_FOLDER is not None, **OPTIONS)(function)  # type: ignore[no-any-return]
+    """Compile a loop on first use and keep it on disk when a folder is writable: for statistics off the main road."""
+    folder, before = cache_folder(), numba.config.CACHE_DIR
+    try:
+        if folder is not None:
+            numba.config.CACHE_DIR = str(folder)  # only for this function: other packages keep their own
+        return numba.njit(cache=folder is not None, **OPTIONS)(function)  # type: ignore[no-any-return]
+    finally:
+        numba.config.CACHE_DIR = before
 
 
 def part(function: F) -> F:
-    """Compile a loop that only kernels call: it is kept inside them, not by itself."""
+    """Compile a loop that only kernels and entries call: it is kept inside them, not by itself."""
     return numba.njit(**OPTIONS)(function)  # type: ignore[no-any-return]
 
 
@@ -75,17 +45,51 @@ def inlined(function: F) -> F:
     return numba.njit(inline="always", **OPTIONS)(function)  # type: ignore[no-any-return]
 
 
+def compile_object(function: Callable[[Any], None]) -> tuple[str, bytes]:
+    """(symbol, object code) of an entry: a function of a pointer to int64."""
+    compiled = numba.cfunc(types.void(types.CPointer(types.int64)), nopython=True, error_model="numpy")(function)
+    library = compiled._library
+    return compiled.native_name, library.codegen._tm.emit_object(library._final_module)
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def pointer(typing_context: Any, address: Any) -> Any:
+    """An address as a pointer that carray takes."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.inttoptr(arguments[0], ir.IntType(8).as_pointer())
+
+    return types.voidptr(types.int64), generate
+
+
 @intrinsic  # type: ignore[untyped-decorator]
 def prefetch(typing_context: Any, array: Any, index: Any) -> Any:
     """Ask the processor to load the cache line of array[index], which may lie past the end; never faults."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         items = context.make_array(signature.args[0])(context, builder, arguments[0])
-        byte = ir.IntType(8).as_pointer()
+        byte, flag = ir.IntType(8).as_pointer(), ir.IntType(32)
         address = builder.bitcast(builder.gep(items.data, [arguments[1]]), byte)
-        flag = ir.IntType(32)
-        function = builder.module.declare_intrinsic("llvm.prefetch", [byte], ir.FunctionType(ir.VoidType(), [byte, flag, flag, flag]))
-        builder.call(function, [address, flag(0), flag(3), flag(1)])
+        shape = ir.FunctionType(ir.VoidType(), [byte, flag, flag, flag])
+        builder.call(builder.module.declare_intrinsic("llvm.prefetch", [byte], shape), [address, flag(0), flag(3), flag(1)])
         return context.get_dummy_value()
 
     return types.void(array, types.int64), generate
+
+
+@inlined
+def vector(block, k, dtype):  # type: ignore[no-untyped-def]
+    """Argument k of an entry as a one-dimensional array."""
+    return carray(pointer(block[PLACES * k]), (block[PLACES * k + 1],), dtype)
+
+
+@inlined
+def matrix(block, k, dtype):  # type: ignore[no-untyped-def]
+    """Argument k of an entry as a two-dimensional array."""
+    return carray(pointer(block[PLACES * k]), (block[PLACES * k + 1], block[PLACES * k + 2]), dtype)
+
+
+@inlined
+def number(block, k):  # type: ignore[no-untyped-def]
+    """Argument k of an entry as an integer."""
+    return block[PLACES * k]

@@ -15,7 +15,7 @@ from diffai_stream.options import Options
 from diffai_stream.plan.pairs import TensorPair
 from diffai_stream.statistics.describe import finite, shape_stats, side_stats
 from diffai_stream.statistics.finishing import QUANTILES
-from diffai_stream.statistics.kernels.finish import merge_rows
+from diffai_stream.statistics.entries import merge_rows
 from diffai_stream.statistics.layout import COARSE_KEYS, VIEW_WIDTH, View
 from diffai_stream.statistics.scanner import key_domain
 

@@ -72,3 +72,14 @@ class Encoding:
     def table(self) -> NDArray[np.float32]:
         """float32[256] of values for 8-bit codes; one zero for other encodings (the kernels do not look at it)."""
         return self.values() if self.values else np.zeros(1, np.float32)
+
+    def pattern_values(self) -> NDArray[np.float64]:
+        """float64 value of every 8- or 16-bit code, for encodings that have so few."""
+        if self.pattern_bits == 8:
+            return self.table().astype(np.float64)
+        codes = np.arange(1 << 16, dtype=np.uint16)
+        with np.errstate(invalid="ignore"):  # signalling NaN patterns
+            if self.kind == DecodeKind.BF16:
+                return (codes.astype(np.uint32) << 16).view(np.float32).astype(np.float64)
+            dtype = {DecodeKind.F16: np.float16, DecodeKind.I16: np.int16, DecodeKind.U16: np.uint16}[self.kind]
+            return codes.view(dtype).astype(np.float64)

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from diffai_stream.encodings.base import Encoding
 from diffai_stream.encodings.catalogue import ENCODINGS
-from diffai_stream.encodings.kernels import decode32, decode64
 from diffai_stream.engine.program import Program
 from diffai_stream.engine.results import BatchResult, FailedResult, FinishedResult, PartResult
 from diffai_stream.engine.sources import Bytes, Source, check_size
@@ -216,6 +215,8 @@ def _tiles(
 
 def decoded(raw: Bytes, encoding: Encoding, numel: int) -> NDArray[Any]:
     """Values of raw bytes, in the encoding's tile dtype."""
+    from diffai_stream.encodings.kernels import decode32, decode64
+
     out = np.empty(numel, encoding.tile_dtype)
     (decode32 if encoding.tile_dtype is np.float32 else decode64)(int(encoding.kind), raw, encoding.table(), out)
     return out

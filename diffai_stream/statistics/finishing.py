@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from diffai_stream.statistics.kernels.finish import bin_run, coarsen, code_usage, distances_of_runs, law_distance, quantiles_of_runs
+from diffai_stream.statistics.entries import bin_run, coarsen, code_usage, distances_of_runs, law_distance, quantiles_of_runs
 from diffai_stream.statistics.layout import View, column
-from diffai_stream.statistics.scanner import Ask, Domain, Part, Runs, complete_rows, key_domain
+from diffai_stream.statistics.scanner import Ask, Domain, Part, Run, Runs, complete_rows, key_domain
 
 QUANTILES = {"p001": 0.001, "p01": 0.01, "p05": 0.05, "p25": 0.25, "p50": 0.5, "p75": 0.75, "p95": 0.95, "p99": 0.99, "p999": 0.999}
 PROBABILITIES = np.array(list(QUANTILES.values()))
@@ -68,7 +68,8 @@ def _coarse(part: Part, domains: tuple[Domain, Domain]) -> tuple[tuple[Runs, Run
         source = part.runs[view]
         keys, counts = np.empty(source.keys.size, np.uint16), np.empty(source.keys.size, np.int64)
         column_ends = np.zeros(len(part.rows), np.int64)
-        used = coarsen(part.ends, view, source.keys, source.counts, domain.values, domain.exact, keys, counts, column_ends)
+        coarsen(part.ends, view, source.keys, source.counts, domain.values, domain.exact, keys, counts, column_ends)
+        used = int(column_ends[-1]) if column_ends.size else 0
         runs.append(Runs(keys[:used].copy(), counts[:used].copy()))
         ends[:, view] = column_ends
     return (runs[0], runs[1], runs[2]), ends
@@ -99,7 +100,7 @@ def _bins(part: Part, segment: int, view: View, domain: Domain) -> tuple[NDArray
         low, high = -max(-low, high), max(-low, high)
     counts = np.zeros(BINS, np.int64)
     run = part.run(segment, int(view))
-    bin_run(run.keys, run.counts, domain.values, domain.exact, low, high, counts)
+    bin_run(run.keys, run.counts, domain.values, domain.exact, float(low), float(high), counts)
     return np.linspace(low, high, BINS + 1), counts
 
 
@@ -119,7 +120,7 @@ def _law(part: Part, segment: int, view: int, domain: Domain, shape: tuple[int, 
     rms = sqrt(mean * mean + m2 / n)
     run = part.run(segment, view)
     found = [
-        (law_distance(run.keys, run.counts, domain.values, domain.exact, sigma, uniform), f"{kind}(0, {name})")
+        (_distance_to_law(run, domain, sigma, uniform), f"{kind}(0, {name})")
         for name, sigma in initial_deviations(shape).items()
         if abs(rms / sigma - 1) <= LAW_TOLERANCE
         for kind, uniform in (("normal", False), ("uniform", True))
@@ -127,9 +128,17 @@ def _law(part: Part, segment: int, view: int, domain: Domain, shape: tuple[int, 
     return min(found)[::-1] if found else None
 
 
+def _distance_to_law(run: Run, domain: Domain, sigma: float, uniform: bool) -> float:
+    out = np.empty(1)
+    law_distance(run.keys, run.counts, domain.values, domain.exact, float(sigma), uniform, out)
+    return float(out[0])
+
+
 def _codes(part: Part, segment: int, view: int, domain: Domain) -> tuple[float, float] | tuple[None, None]:
     """(entropy in bits, saturated ratio) of the codes of a side; Nones where codes are not counted exactly."""
     if not domain.exact:
         return None, None
     run = part.run(segment, view)
-    return code_usage(run.keys, run.counts, domain.values, domain.limits[0], domain.limits[1])  # type: ignore[no-any-return]
+    out = np.empty(2)
+    code_usage(run.keys, run.counts, domain.values, *map(float, domain.limits), out)
+    return float(out[0]), float(out[1])

@@ -31,6 +31,10 @@ KEYS = 65_536  # the top 16 bits of a float32, or the pattern of a 16-bit code
 COARSE_SHIFT = 6  # a layer's histogram keeps the top 10 bits: 1,024 keys
 COARSE_KEYS = KEYS >> COARSE_SHIFT
 
+BLOCK = 2048  # elements a kernel works on at a time, so that tiles stay in the first-level cache
+LEAF = 19  # columns of a leaf's state: three views of five moments, then dot, old squares, new squares, abs
+NONE, PATTERN16, PATTERN8, KEY = range(4)  # how a side is counted: not, by its 16- or 8-bit codes, by float32 keys
+
 
 def column(view: View, field: str) -> int:
     """Index of a field of a view in the state row."""

@@ -14,11 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffai_stream.encodings.base import DecodeKind, Encoding
-from diffai_stream.encodings.kernels import decode32
-from diffai_stream.statistics.kernels.finish import merge_rows, moments_of_runs
-from diffai_stream.statistics.kernels.scan import BLOCK, LEAF, Histograms, Rules, Side, Work, scan_pair
-from diffai_stream.statistics.kernels.tables import KEY, NONE, PATTERN8, PATTERN16
-from diffai_stream.statistics.layout import KEYS, ROW_WIDTH, View
+from diffai_stream.native import Packed, pack
+from diffai_stream.statistics.buffers import Histograms, Rules, Side, Work
+from diffai_stream.statistics.entries import merge_rows, moments_of_runs, scan_pair32, scan_pair64
+from diffai_stream.statistics.layout import BLOCK, KEY, KEYS, LEAF, NONE, PATTERN8, PATTERN16, ROW_WIDTH, VIEW_WIDTH, View
 
 Bytes = NDArray[np.uint8]
 STACK = 48  # levels of the tree over leaves: 2^48 leaves are enough
@@ -103,13 +102,7 @@ def domain_of(encoding: Encoding) -> Domain:
         return key_domain()
     size = 1 << encoding.pattern_bits
     counted = PATTERN8 if size == 256 else PATTERN16
-    codes = np.arange(size, dtype=np.uint16 if size > 256 else np.uint8)
-    table = np.empty(size, np.float32)
-    raw = codes.view(np.uint8)
-    raw.setflags(write=False)
-    decode32(int(encoding.kind), raw, encoding.table(), table)
-    with np.errstate(invalid="ignore"):  # signalling NaN patterns
-        values = table.astype(np.float64)
+    values = encoding.pattern_values()
     return Domain(counted, _value_order(values, encoding), values, True, encoding.name, (encoding.min_finite, encoding.max_finite))
 
 
@@ -132,23 +125,23 @@ class Scanner:
     """One thread's buffers and tables for the scan kernel."""
 
     def __init__(self) -> None:
-        self._work: dict[type, Work] = {}
+        self._work: dict[type, tuple[Work, Packed]] = {}
         self._shared = {
             "wide": [np.zeros(size) for size in (BLOCK, BLOCK, BLOCK, 256)],
-            "state": [np.zeros(5), np.zeros(LEAF), np.zeros((STACK, LEAF))],
+            "state": [np.zeros(5), np.zeros(VIEW_WIDTH), np.zeros(LEAF), np.zeros((STACK, LEAF))],
             "tables": [np.zeros(2 * KEYS, np.uint32) for _ in range(4)],
             "groups": [np.zeros(KEYS // 64, np.uint8) for _ in range(3)],
         }
 
-    def work(self, dtype: type) -> Work:
+    def work(self, dtype: type) -> Packed:
         """The buffers for tiles of float32 or float64; tables are shared by both."""
         if dtype not in self._work:
             tiles = [np.zeros(size, dtype) for size in (BLOCK, BLOCK, BLOCK, 256)]
             parts = self._shared
-            self._work[dtype] = Work(
-                *tiles, *parts["wide"], *parts["state"], *parts["tables"], *parts["groups"], key_domain().order
-            )
-        return self._work[dtype]
+            arrays = (*parts["wide"], *parts["state"], *parts["tables"], *parts["groups"], key_domain().order)
+            work = Work(*tiles, *arrays)
+            self._work[dtype] = work, Packed(pack(work))
+        return self._work[dtype][1]
 
     def scan(self, old: Bytes, new: Bytes, encodings: tuple[Encoding, Encoding], segments: NDArray[np.int64], ask: Ask) -> Part:
         """The state of every segment.
@@ -165,8 +158,9 @@ class Scanner:
             Side(raw, int(e.kind), e.table(), d.counted if ask.histograms else NONE, needs_moments(d, ask), d.order)
             for raw, e, d in zip((old, new), encodings, domains, strict=False)
         ]
-        rules = Rules(ask.histograms, ask.absolute > 0 or ask.relative > 0, ask.absolute, ask.relative)
-        scan_pair(segments, rows, *sides, rules, self.work(np.float64 if wide else np.float32), histograms)
+        rules = Rules(ask.histograms, ask.absolute > 0 or ask.relative > 0, float(ask.absolute), float(ask.relative))
+        entry, dtype = (scan_pair64, np.float64) if wide else (scan_pair32, np.float32)
+        entry(segments, rows, *sides, rules, self.work(dtype), histograms)
         return self._part(rows, histograms)
 
     @staticmethod

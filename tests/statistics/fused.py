@@ -14,6 +14,7 @@ from diffai_stream.statistics.scanner import Ask, Part, Scanner, complete_rows, 
 from tests.statistics.strategies import frozen
 
 Encodings = tuple[Encoding, Encoding]
+DEFAULT = Ask()
 ALL = Wants(quantiles=True, distances=True, bins=True)
 
 
@@ -30,14 +31,16 @@ def domains(encodings: Encodings) -> tuple:
     return domain_of(encodings[0]), domain_of(encodings[1])
 
 
-def scan(old: np.ndarray, new: np.ndarray, encodings: Encodings, leaf: int = 32_768, first: int = 0, ask: Ask = Ask()) -> Part:
+def scan(
+    old: np.ndarray, new: np.ndarray, encodings: Encodings, leaf: int = 32_768, first: int = 0, ask: Ask = DEFAULT
+) -> Part:
     """One segment as it leaves a task."""
     numel = old.size // encodings[0].itemsize
     segments = np.array([[0, 0, numel, leaf, first]], np.int64)
     return scanner().scan(frozen(old), frozen(new), encodings, segments, ask)
 
 
-def scan_chunks(old, new, encodings, leaf, ranges, ask: Ask = Ask()) -> Part:
+def scan_chunks(old, new, encodings, leaf, ranges, ask: Ask = DEFAULT) -> Part:
     """Chunks scanned apart, siblings merged as soon as both are there, the rest at the end (engine/reduce.py)."""
     a, b = (encoding.itemsize for encoding in encodings)
     stack: list[tuple[int, int, Part]] = []
@@ -61,11 +64,11 @@ def join(stack, encodings: Encodings) -> None:
     stack.append((left[0], right[1], merge_parts([left[2], right[2]], domains(encodings))))
 
 
-def finished(part: Part, encodings: Encodings, ask: Ask = Ask(), wants: Wants = ALL) -> Finished:
+def finished(part: Part, encodings: Encodings, ask: Ask = DEFAULT, wants: Wants = ALL) -> Finished:
     return finish(part, domains(encodings), [()] * len(part.rows), ask, wants)
 
 
-def row_of(old: np.ndarray, new: np.ndarray, encodings: Encodings, ask: Ask = Ask()) -> np.ndarray:
+def row_of(old: np.ndarray, new: np.ndarray, encodings: Encodings, ask: Ask = DEFAULT) -> np.ndarray:
     """The completed state row of a pair."""
     part = scan(old, new, encodings, ask=ask)
     complete_rows(part, domains(encodings), ask)

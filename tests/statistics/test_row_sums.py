@@ -37,8 +37,11 @@ def test_against_float64(pair):
     tiles = leaf_tiles(old, new, encodings, shape)
     rows = statistic.finalize(StatisticLaws.state(statistic, tiles))["rows"]
     with np.errstate(all="ignore"):
-        values = [decoded(raw, e, prod(shape)).astype(np.float64).reshape(-1, shape[-1]) for raw, e in zip((old, new), encodings)]
-        expected = np.array([oracles.row(a, b) for a, b in zip(*values)]).reshape(-1, 9)
+        values = [
+            decoded(raw, e, prod(shape)).astype(np.float64).reshape(-1, shape[-1])
+            for raw, e in zip((old, new), encodings, strict=True)
+        ]
+        expected = np.array([oracles.row(a, b) for a, b in zip(*values, strict=True)]).reshape(-1, 9)
         np.testing.assert_allclose(rows, expected, rtol=1e-12, atol=1e-300)
 
 
@@ -47,7 +50,7 @@ def test_rows_of_any_length(columns):
     rng = np.random.default_rng(columns)
     old = rng.standard_normal((3, columns)).astype(np.float32)
     new = (old * 1.01).astype(np.float32)
-    expected = [oracles.row(a, b) for a, b in zip(old.astype(np.float64), new.astype(np.float64))]
+    expected = [oracles.row(a, b) for a, b in zip(old.astype(np.float64), new.astype(np.float64), strict=True)]
     np.testing.assert_allclose(rows_of(old, new), expected, rtol=1e-12)
 
 

@@ -11,7 +11,7 @@ import math
 
 import numpy as np
 
-from diffai_stream.jit import kernel, part
+from diffai_stream.jit import part
 from diffai_stream.statistics.kernels.blocks import merge_moments
 from diffai_stream.statistics.kernels.tables import key_of
 from diffai_stream.statistics.layout import AGREEMENT, PAIR_START, VIEW_WIDTH
@@ -61,7 +61,7 @@ def run_moments(keys, counts, values, row, at):
     row[at], row[at + 1], row[at + 2], row[at + 3], row[at + 4] = n, mean, m2, m3, m4
 
 
-@kernel
+@part
 def moments_of_runs(ends, view, keys, counts, values, rows):
     """run_moments for the view of every segment."""
     for s in range(rows.shape[0]):
@@ -69,7 +69,7 @@ def moments_of_runs(ends, view, keys, counts, values, rows):
         run_moments(keys[start : ends[s, view]], counts[start : ends[s, view]], values, rows[s], view * VIEW_WIDTH)
 
 
-@kernel
+@part
 def coarsen(ends, view, keys, counts, values, exact, coarse_keys, coarse_counts, coarse_ends):
     """Merge the runs of a view into runs of 1,024 coarse keys; `exact` says that keys are patterns, not float32 keys."""
     at = 0
@@ -108,7 +108,7 @@ def run_quantiles(keys, counts, values, exact, low, high, probabilities, out):
         out[p] = min(max(middle, low), high) if total else np.nan
 
 
-@kernel
+@part
 def quantiles_of_runs(ends, view, keys, counts, values, exact, rows, probabilities, out):
     """run_quantiles for the view of every segment: out[s, p]."""
     at = view * VIEW_WIDTH
@@ -171,7 +171,7 @@ def distances(keys_a, counts_a, values_a, keys_b, counts_b, values_b, same, out)
     out[0], out[1], out[2] = ks, np.sqrt(max(js, 0.0)), w1
 
 
-@kernel
+@part
 def distances_of_runs(ends, keys_a, counts_a, values_a, keys_b, counts_b, values_b, same, out):
     """distances of old and new of every segment: out[s, 0:3]."""
     for s in range(ends.shape[0]):
@@ -180,7 +180,7 @@ def distances_of_runs(ends, keys_a, counts_a, values_a, keys_b, counts_b, values
         distances(keys_a[a:c], counts_a[a:c], values_a, keys_b[b:d], counts_b[b:d], values_b, same, out[s])
 
 
-@kernel
+@part
 def merge_rows(into, other):
     """Merge the state rows of two neighbouring parts of a tensor, `into` being the earlier one."""
     for view in range(3):
@@ -203,7 +203,7 @@ def law_cdf(x, sigma, uniform):
     return 0.5 * (1.0 + math.erf(x / (sigma * np.sqrt(2.0))))
 
 
-@kernel
+@part
 def law_distance(keys, counts, values, exact, sigma, uniform):
     """Kolmogorov-Smirnov distance of a run to a centred law with standard deviation sigma, taken between the atoms."""
     total, seen, worst, last = 0, 0, 0.0, -1
@@ -222,7 +222,7 @@ def law_distance(keys, counts, values, exact, sigma, uniform):
     return worst
 
 
-@kernel
+@part
 def bin_run(keys, counts, values, exact, low, high, out):
     """Counts of a run in out.size equal bins from low to high; inexact keys count at the middle of their range."""
     scale = out.size / (high - low) if high > low else 0.0
@@ -233,7 +233,7 @@ def bin_run(keys, counts, values, exact, low, high, out):
             out[min(np.int64((middle - low) * scale), out.size - 1)] += counts[i]
 
 
-@kernel
+@part
 def code_usage(keys, counts, values, low, high):
     """(Shannon entropy of the codes in bits, share of codes at or beyond the limits low and high) of a run."""
     total, limit, entropy = 0, 0, 0.0

@@ -8,14 +8,13 @@ so large or small that float32 squares would overflow or vanish, takes the float
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
-
 import numpy as np
 
 from diffai_stream.encodings.kernels import I64, decode, itemsize
-from diffai_stream.jit import inlined, kernel
+from diffai_stream.jit import inlined, part
 from diffai_stream.statistics.kernels.blocks import (
     central_moments,
+    clear_lanes,
     count_beyond,
     count_flips,
     count_unequal,
@@ -28,9 +27,6 @@ from diffai_stream.statistics.kernels.blocks import (
     value_range,
 )
 from diffai_stream.statistics.kernels.tables import (
-    KEY,
-    PATTERN8,
-    PATTERN16,
     clear,
     count_keys,
     count_patterns8,
@@ -40,74 +36,16 @@ from diffai_stream.statistics.kernels.tables import (
     mark_patterns8,
     mark_patterns16,
 )
-from diffai_stream.statistics.layout import AGREEMENT, PAIR_START, VIEW_WIDTH
+from diffai_stream.statistics.layout import AGREEMENT, BLOCK, KEY, LEAF, PAIR_START, PATTERN8, PATTERN16, VIEW_WIDTH
 
-BLOCK = 2048
 SMALL = 65_536  # tensors below this mark the groups of keys they touch, instead of having whole tables searched
 LOW, HIGH, ZERO, NAN, POSINF, NEGINF = 5, 6, 7, 8, 9, 10  # within a view's columns
 OLD, NEW, DELTA = 0, VIEW_WIDTH, 2 * VIEW_WIDTH
 CHANGED, UNEQUAL, FLIPS, DOT, OLD2, NEW2, ABS, MAX, INDEX = range(PAIR_START, PAIR_START + len(AGREEMENT))
-LEAF = 19  # three views of five moments, then the four sums of the pair
 LEAF_DOT, LEAF_OLD2, LEAF_NEW2, LEAF_ABS = 15, 16, 17, 18
 SAFE_LOW, SAFE_HIGH = 2.0**-24, 2.0**28  # fourth powers of these, summed over a block, stay normal float32 numbers
 SQUARES_LOW, SQUARES_HIGH = 2.0**-60, 2.0**100
 OLD_BYTE, NEW_BYTE, NUMEL, LEAF_NUMEL, FIRST = range(5)  # columns of `segments`
-
-
-class Side(NamedTuple):
-    """One side of a scan: its bytes, how to decode and count them, and whether moments are summed or follow from counts."""
-
-    raw: Any  # uint8[:], read-only
-    kind: int
-    values: Any  # float32[256] of 8-bit codes
-    counted: int  # NONE, PATTERN16, PATTERN8 or KEY
-    moments: bool
-    order: Any  # uint16[:], keys by ascending value
-
-
-class Work(NamedTuple):
-    """Buffers and tables of one thread, allocated once. `x`, `y`, `d`, `lanes` have the tile dtype, `wide_*` are float64."""
-
-    x: Any
-    y: Any
-    d: Any
-    lanes: Any
-    wide_x: Any
-    wide_y: Any
-    wide_d: Any
-    wide_lanes: Any
-    five: Any
-    leaf: Any
-    stack: Any
-    table_old: Any
-    table_new: Any
-    table_shared: Any
-    table_delta: Any
-    groups_old: Any
-    groups_new: Any
-    groups_delta: Any
-    key_order: Any
-
-
-class Rules(NamedTuple):
-    """What the pair asks for: the delta histogram, and the tolerance below which an element counts as unchanged."""
-
-    count_delta: bool
-    tolerant: bool
-    absolute: float
-    relative: float
-
-
-class Histograms(NamedTuple):
-    """Where emitted (key, count) runs go, for the three views; `ends[s, v]` is the end of segment s in view v."""
-
-    keys_old: Any
-    counts_old: Any
-    keys_new: Any
-    counts_new: Any
-    keys_delta: Any
-    counts_delta: Any
-    ends: Any
 
 
 @inlined
@@ -131,7 +69,7 @@ def add_moments(x, n, total, lanes, five, leaf, slot):
     merge_moments(leaf, slot, five, 0)
 
 
-@kernel
+@part
 def side_exact(x, n, row, at, slot, table, groups, side, w):
     """One side of a block by the float64 road, non-finite values counted and left out."""
     wide, finite = w.wide_x, 0
@@ -195,7 +133,7 @@ def take_largest(row, d, n, top, first):
         row[INDEX] = first + first_position(d, n, top) if top > 0 else -1.0
 
 
-@kernel
+@part
 def unequal_integers(raw_old, raw_new, kind_old, kind_new):
     """Unequal elements of two 64-bit integer blocks, decided on the integers (float64 cannot tell 2^53 from 2^53 + 1)."""
     a, b = raw_old.view(np.int64), raw_new.view(np.int64)
@@ -224,7 +162,7 @@ def take_pair(sums, low, high, x, y, d, n, unequal, row, lanes, mark, rules, w):
             mark_keys(d, n, w.groups_delta)
 
 
-@kernel
+@part
 def pair_exact(x, y, n, row, first, exact_integers, mark, rules, w):
     """The pair of a block by the float64 road: sums over elements finite on both sides, the others counted."""
     px, py, finite, odd = w.wide_x, w.wide_y, 0, 0
@@ -286,7 +224,7 @@ def equal_block(x, n, row, rules, w):
     w.leaf[LEAF_DOT] += squares
     w.leaf[LEAF_OLD2] += squares
     w.leaf[LEAF_NEW2] += squares
-    w.five[:] = 0
+    clear_lanes(w.five, 5)
     w.five[0] = finite
     merge_moments(w.leaf, 10, w.five, 0)
     if rules.count_delta:
@@ -302,10 +240,11 @@ def block(a, b, n, row, first, mark, old, new, rules, w):
         count_side(a, old, w.table_shared, w.groups_old, mark)
         equal_block(w.x, n, row, rules, w)
         if old.moments:
-            before = row[OLD : OLD + VIEW_WIDTH].copy()
-            w.five[:] = 0
+            for c in range(VIEW_WIDTH):
+                w.before[c] = row[OLD + c]
+            clear_lanes(w.five, 5)
             side_block(w.x, n, row, OLD, 0, w.table_shared, w.groups_old, mark, old, w)
-            copy_side(row, before)
+            copy_side(row, w.before)
             merge_moments(w.leaf, 5, w.five, 0)
         return
     decode(new.kind, b, new.values, w.y)
@@ -327,7 +266,7 @@ def copy_side(row, before):
     take_range(row, NEW, row[OLD + LOW], row[OLD + HIGH])
 
 
-@kernel
+@part
 def merge_leaf(into, other):
     """Merge one leaf state into another."""
     for slot in (0, 5, 10):
@@ -352,29 +291,30 @@ def settle(stack, top, row):
 @inlined
 def empty_row(row):
     """The neutral state: zeros, empty ranges, no largest change."""
-    row[:] = 0
+    clear_lanes(row, row.size)
     for at in (OLD, NEW, DELTA):
         row[at + LOW], row[at + HIGH] = np.inf, -np.inf
     row[MAX], row[INDEX] = -1.0, -1.0
 
 
-@kernel
+@part
 def segment_rows(segment, row, old, new, rules, w):
     """Scan one segment, leaf by leaf, block by block."""
     numel, leaf_numel, size_old, size_new = segment[NUMEL], segment[LEAF_NUMEL], itemsize(old.kind), itemsize(new.kind)
     mark = numel < SMALL
     top = 0
     empty_row(row)
-    w.stack[0, :] = 0
+    clear_lanes(w.stack[0], LEAF)
     for number in range((numel + leaf_numel - 1) // leaf_numel):
-        w.leaf[:] = 0
+        clear_lanes(w.leaf, LEAF)
         end = min((number + 1) * leaf_numel, numel)
         for start in range(number * leaf_numel, end, BLOCK):
             n = min(BLOCK, end - start)
             at, bt = segment[OLD_BYTE] + start * size_old, segment[NEW_BYTE] + start * size_new
             a, b = old.raw[at : at + n * size_old], new.raw[bt : bt + n * size_new]
             block(a, b, n, row, segment[FIRST] + start, mark, old, new, rules, w)
-        w.stack[top, :] = w.leaf
+        for i in range(LEAF):
+            w.stack[top, i] = w.leaf[i]
         top += 1
         t = number
         while t & 1:
@@ -413,12 +353,11 @@ def segment_histograms(s, numel, old, new, rules, w, h):
         clear(w.table_shared, old.order, everywhere, w.groups_old)
     if new.counted:
         clear(w.table_new, new.order, everywhere, w.groups_new)
-    w.groups_old[:] = 0
-    w.groups_new[:] = 0
-    w.groups_delta[:] = 0
+    for groups in (w.groups_old, w.groups_new, w.groups_delta):
+        clear_lanes(groups, groups.size)
 
 
-@kernel
+@part
 def scan_pair(segments, rows, old, new, rules, w, h):
     """Scan every segment: rows[s] is its state row, its histograms are appended to `h`."""
     for s in range(segments.shape[0]):

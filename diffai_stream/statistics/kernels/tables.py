@@ -16,7 +16,6 @@ SIZE = 65_536
 MASK, SECOND = u64(0xFFFF), u64(SIZE)
 S16, S32, S48 = u64(16), u64(32), u64(48)
 ONE = u32(1)
-NONE, PATTERN16, PATTERN8, KEY = range(4)  # how a side is counted
 AHEAD = 512  # words: the next block, which hardware does not fetch because it lies in another page
 LARGEST_KEY = 0x7F7F  # of finite values
 

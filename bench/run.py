@@ -1,0 +1,137 @@
+"""Measure every figure the project has to reach, as ratios against named peers in one run, and print a Markdown table.
+
+    python bench/run.py [--only ROW]... [--rounds N] [--folder DIR] [--cold] [--quick] [--write]
+
+The commands of a row alternate (A B A B ...), the figures are medians over whole processes, memory is the largest resident
+set the kernel saw. The full run writes pairs of 2.47 GB and 10 GB a side into the folder: it needs 28 GB of disk and takes
+about a quarter of an hour, most of it for the scripts it compares with.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import shlex
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from figures import FIGURES, Bench, Figure, Measured, shown
+from measure import Command, MeasureError
+
+README = Path(__file__).parent / "README.md"
+BEGIN, END = "<!-- measured:begin -->", "<!-- measured:end -->"
+HEAD = "| row | figure | bar | measured | made of | commands |\n|---|---|---|---|---|---|"
+PACKAGES = ("diffai-stream", "numba", "numpy", "dask")
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    names = [figure.name for figure in FIGURES]
+    parser.add_argument("--only", action="append", choices=names, metavar="ROW", help=", ".join(names))
+    parser.add_argument("--rounds", type=int, default=5, help="runs of each command; the scripts run once (default 5)")
+    parser.add_argument("--folder", type=Path, help="where the pairs are kept (default: a temporary folder, removed)")
+    parser.add_argument("--cold", action="store_true", help="drop the whole page cache for cold runs, not just the pair (root)")
+    parser.add_argument("--quick", action="store_true", help="tiny pairs: shows that the programs work, measures nothing")
+    parser.add_argument("--write", action="store_true", help="put the table into bench/README.md")
+    parser.add_argument("--diffai", type=shlex.split, help="the command to measure (default: the one of this Python)")
+    parser.add_argument("--peer-python", default=sys.executable, help="the Python of the scripts, with torch and ml_dtypes")
+    chosen = parser.parse_args()
+    if chosen.write and (chosen.only or chosen.quick):
+        parser.error("--write takes a full run: leave --only and --quick out")
+    if chosen.rounds < 1:
+        parser.error("--rounds is at least 1")
+    return chosen
+
+
+def installed_command() -> Command:
+    """The `diffai` beside this Python, or else the module."""
+    script = Path(sys.executable).with_name("diffai")
+    return [str(script)] if script.exists() else [sys.executable, "-m", "diffai_stream.cli"]
+
+
+def machine() -> str:
+    """The machine and the versions, in one line."""
+    model = platform.processor() or platform.machine()
+    if (info := Path("/proc/cpuinfo")).exists():
+        lines = (line.partition(":") for line in info.read_text().splitlines())
+        model = next((value.strip() for name, _, value in lines if name.startswith("model name")), model)
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    kernel = f"{platform.system()} {platform.release().partition('-')[0]}"
+    cores = len(os.sched_getaffinity(0))
+    packages = ", ".join(f"{name} {_version(name)}" for name in PACKAGES)
+    return f"{model}, {cores} cores, {memory:.0f} GiB, {kernel}, Python {platform.python_version()}, {packages}"
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "(not installed)"
+
+
+def row(bench: Bench, figure: Figure) -> str:
+    """One line of the table, measured now."""
+    bar = str(figure.bar) if figure.bar else ""
+    try:
+        measured = figure.measure(bench)
+    except MeasureError as error:
+        return f"| {figure.name} | {figure.title} | {bar} | not measured | {error} | |"
+    commands = "; ".join(f"`{readable(command, bench)}`" for command in measured.commands)
+    return f"| {figure.name} | {figure.title} | {bar} | {verdict(figure, measured, bench)} | {measured.detail} | {commands} |"
+
+
+def verdict(figure: Figure, measured: Measured, bench: Bench) -> str:
+    """The figure, marked where it misses its bar; the bars are about full sizes."""
+    text = shown(measured.value, measured.unit)
+    is_missed = figure.bar is not None and not bench.is_quick and not figure.bar.holds(measured.value)
+    return f"{text} (missed)" if is_missed else text
+
+
+def readable(command: Command, bench: Bench) -> str:
+    """The command as a user would type it, without the folders of this machine."""
+    text = shlex.join(command).replace(f"{bench.folder}/", "")
+    text = text.replace(shlex.join(bench.diffai), "diffai").replace(bench.peer_python, "python")
+    return text.replace(f"{README.parent}/", "bench/").replace(" --no-progress", "")
+
+
+def table(bench: Bench, names: list[str] | None) -> Iterator[str]:
+    """The lines of the table, each as soon as it is measured."""
+    yield from HEAD.splitlines()
+    for figure in FIGURES:
+        if not names or figure.name in names:
+            yield row(bench, figure)
+    yield ""
+    yield f"Machine: {machine()}. Rounds: {bench.rounds}."
+
+
+def write(lines: list[str]) -> None:
+    """Put the lines between the marks of the README."""
+    before, _, rest = README.read_text().partition(BEGIN)
+    _, _, after = rest.partition(END)
+    README.write_text("\n".join([before + BEGIN, *lines, END + after]))
+
+
+def main() -> None:
+    chosen = arguments()
+    folder = chosen.folder or Path(tempfile.mkdtemp(prefix="diffai-bench-"))
+    command = chosen.diffai or installed_command()
+    bench = Bench(folder.resolve(), chosen.rounds, command, chosen.peer_python, chosen.quick, chosen.cold)
+    lines = []
+    try:
+        for line in table(bench, chosen.only):
+            print(line, flush=True)
+            lines.append(line)
+    finally:
+        if not chosen.folder:
+            shutil.rmtree(folder)
+    if chosen.write:
+        write(lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,129 @@
+"""The entry points that `native.py` compiles: each takes its arguments out of the block and calls one kernel."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from diffai_stream.jit import inlined, matrix, number, vector
+from diffai_stream.statistics.buffers import Histograms, Rules, Side, Work
+from diffai_stream.statistics.kernels import finish
+from diffai_stream.statistics.kernels.scan import scan_pair
+
+f4, f8, i8, u1, u2, u4 = np.float32, np.float64, np.int64, np.uint8, np.uint16, np.uint32
+
+
+@inlined
+def real(block, k):
+    """Argument k as a float64, passed by its bits."""
+    return np.int64(block[3 * k]).view(np.float64)
+
+
+@inlined
+def side(block, k):
+    """Six arguments from k on as a Side."""
+    flag = number(block, k + 4) != 0
+    return Side(vector(block, k, u1), number(block, k + 1), vector(block, k + 2, f4), number(block, k + 3), flag, vector(block, k + 5, u2))
+
+
+@inlined
+def rules(block, k):
+    """Four arguments from k on as Rules."""
+    return Rules(number(block, k) != 0, number(block, k + 1) != 0, real(block, k + 2), real(block, k + 3))
+
+
+@inlined
+def work(block, k, dtype):
+    """Twenty arguments from k on as Work with tiles of a dtype."""
+    return Work(
+        vector(block, k, dtype),
+        vector(block, k + 1, dtype),
+        vector(block, k + 2, dtype),
+        vector(block, k + 3, dtype),
+        vector(block, k + 4, f8),
+        vector(block, k + 5, f8),
+        vector(block, k + 6, f8),
+        vector(block, k + 7, f8),
+        vector(block, k + 8, f8),
+        vector(block, k + 9, f8),
+        vector(block, k + 10, f8),
+        matrix(block, k + 11, f8),
+        vector(block, k + 12, u4),
+        vector(block, k + 13, u4),
+        vector(block, k + 14, u4),
+        vector(block, k + 15, u4),
+        vector(block, k + 16, u1),
+        vector(block, k + 17, u1),
+        vector(block, k + 18, u1),
+        vector(block, k + 19, u2),
+    )
+
+
+@inlined
+def histograms(block, k):
+    """Seven arguments from k on as Histograms."""
+    return Histograms(
+        vector(block, k, u2),
+        vector(block, k + 1, i8),
+        vector(block, k + 2, u2),
+        vector(block, k + 3, i8),
+        vector(block, k + 4, u2),
+        vector(block, k + 5, i8),
+        matrix(block, k + 6, i8),
+    )
+
+
+def scan_pair32(b):
+    """scan_pair over float32 tiles: segments, rows, old, new, rules, work, histograms."""
+    scan_pair(matrix(b, 0, i8), matrix(b, 1, f8), side(b, 2), side(b, 8), rules(b, 14), work(b, 18, f4), histograms(b, 38))
+
+
+def scan_pair64(b):
+    """scan_pair over float64 tiles."""
+    scan_pair(matrix(b, 0, i8), matrix(b, 1, f8), side(b, 2), side(b, 8), rules(b, 14), work(b, 18, f8), histograms(b, 38))
+
+
+def merge_rows(b):
+    """merge_rows: into, other."""
+    finish.merge_rows(vector(b, 0, f8), vector(b, 1, f8))
+
+
+def moments_of_runs(b):
+    """moments_of_runs: ends, view, keys, counts, values, rows."""
+    finish.moments_of_runs(matrix(b, 0, i8), number(b, 1), vector(b, 2, u2), vector(b, 3, i8), vector(b, 4, f8), matrix(b, 5, f8))
+
+
+def coarsen(b):
+    """coarsen: ends, view, keys, counts, values, exact, coarse keys, coarse counts, coarse ends."""
+    inputs = matrix(b, 0, i8), number(b, 1), vector(b, 2, u2), vector(b, 3, i8), vector(b, 4, f8), number(b, 5) != 0
+    finish.coarsen(*inputs, vector(b, 6, u2), vector(b, 7, i8), vector(b, 8, i8))
+
+
+def quantiles_of_runs(b):
+    """quantiles_of_runs: ends, view, keys, counts, values, exact, rows, probabilities, out."""
+    inputs = matrix(b, 0, i8), number(b, 1), vector(b, 2, u2), vector(b, 3, i8), vector(b, 4, f8), number(b, 5) != 0
+    finish.quantiles_of_runs(*inputs, matrix(b, 6, f8), vector(b, 7, f8), matrix(b, 8, f8))
+
+
+def distances_of_runs(b):
+    """distances_of_runs: ends, then keys, counts, values of both sides, same, out."""
+    first = vector(b, 1, u2), vector(b, 2, i8), vector(b, 3, f8)
+    second = vector(b, 4, u2), vector(b, 5, i8), vector(b, 6, f8)
+    finish.distances_of_runs(matrix(b, 0, i8), *first, *second, number(b, 7) != 0, matrix(b, 8, f8))
+
+
+def law_distance(b):
+    """law_distance: keys, counts, values, exact, sigma, uniform, out[1]."""
+    inputs = vector(b, 0, u2), vector(b, 1, i8), vector(b, 2, f8), number(b, 3) != 0
+    vector(b, 6, f8)[0] = finish.law_distance(*inputs, real(b, 4), number(b, 5) != 0)
+
+
+def bin_run(b):
+    """bin_run: keys, counts, values, exact, low, high, out."""
+    inputs = vector(b, 0, u2), vector(b, 1, i8), vector(b, 2, f8), number(b, 3) != 0
+    finish.bin_run(*inputs, real(b, 4), real(b, 5), vector(b, 6, i8))
+
+
+def code_usage(b):
+    """code_usage: keys, counts, values, low, high, out[2]."""
+    out = vector(b, 5, f8)
+    out[0], out[1] = finish.code_usage(vector(b, 0, u2), vector(b, 1, i8), vector(b, 2, f8), real(b, 3), real(b, 4))
