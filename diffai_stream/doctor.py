@@ -87,19 +87,19 @@ def _libraries() -> Iterator[Check]:
 
 
 def _kernels() -> Check:
-    """Where compiled kernels are kept and whether any are; numba leaves an index file (.nbi) for each."""
+    """Where compiled kernels are kept and whether they are."""
     try:
-        from diffai_stream import jit
+        import diffai_stream.statistics.entries  # noqa: F401 - fills the registry
+        from diffai_stream.native import Entry, cache_folder
     except ImportError as error:
-        return Check("compiled kernels", False, f"numba cannot be imported: {error}", "pip install --force-reinstall numba")
-    folder = jit.CACHE_FOLDER
+        return Check("compiled kernels", False, f"{error.name} cannot be imported", "pip install --force-reinstall numba")
+    folder = cache_folder()
     if folder is None:
         hint = "set NUMBA_CACHE_DIR to a writable folder: until then every run compiles for a while"
         return Check("compiled kernels", False, "no folder to keep them in is writable", hint, required=False)
-    root = folder.parent if folder.name == "__pycache__" else folder
-    kept = sum(1 for _ in root.rglob("*.nbi"))
-    detail = f"{plural(kept, 'kernel')} kept in {folder}" if kept else f"none yet, to be kept in {folder}"
-    return Check("compiled kernels", kept > 0, detail, "" if kept else "diffai warmup", required=False)
+    kept, total = sum(entry.is_cached for entry in Entry.registry.values()), len(Entry.registry)
+    hint = "" if kept == total else "diffai warmup"
+    return Check("compiled kernels", kept == total, f"{kept} of {total} kept in {folder}", hint, required=False)
 
 
 def _cores() -> Check:

@@ -45,9 +45,10 @@ def inlined(function: F) -> F:
     return numba.njit(inline="always", **OPTIONS)(function)  # type: ignore[no-any-return]
 
 
-def compile_object(function: Callable[[Any], None]) -> tuple[str, bytes]:
-    """(symbol, object code) of an entry: a function of a pointer to int64."""
-    compiled = numba.cfunc(types.void(types.CPointer(types.int64)), nopython=True, error_model="numpy")(function)
+def compile_object(function: Callable[..., None]) -> tuple[str, bytes]:
+    """(symbol, object code) of an entry: a function of a pointer to int64, unless its `signature` says otherwise."""
+    signature = getattr(function, "signature", types.void(types.CPointer(types.int64)))
+    compiled = numba.cfunc(signature, nopython=True, error_model="numpy")(function)
     library = compiled._library
     return compiled.native_name, library.codegen._tm.emit_object(library._final_module)
 

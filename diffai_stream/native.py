@@ -24,7 +24,7 @@ import numpy as np
 
 PLACES = 3  # int64 of an argument in the block
 PACKAGE = Path(__file__).parent
-SOURCES = ("jit.py", "encodings/kernels.py", "statistics/layout.py", "statistics/kernels")
+SOURCES = ("jit.py", "encodings/kernels.py", "statistics", "statistics/kernels", "storage/guard_kernel.py")
 # What compiled code would call to raise or to free: never reached, since entries own no memory and check no bounds.
 UNREACHED = (
     "NRT_Allocate NRT_Free NRT_MemInfo_alloc NRT_MemInfo_alloc_aligned NRT_MemInfo_call_dtor numba_do_raise "
@@ -92,6 +92,7 @@ class Entry:
     def __init__(self, module: str, name: str) -> None:
         self.module, self.name = module, name
         self._call: Callable[[int], None] | None = None
+        self._address = 0
         Entry.registry[name] = self
 
     def __call__(self, *arguments: Any) -> None:
@@ -101,6 +102,11 @@ class Entry:
         assert self._call is not None
         block = np.array(pack(arguments), np.int64)
         self._call(block.ctypes.data)
+
+    def address(self) -> int:
+        """The address of the function, loaded."""
+        self.load()
+        return self._address
 
     @property
     def is_cached(self) -> bool:
@@ -118,8 +124,8 @@ class Entry:
             if stored is None:
                 with _only_process(path):
                     stored = _stored(path) or self._compile(path)
-            address = _linked(*stored)
-            self._call = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(address)
+            self._address = _linked(*stored)
+            self._call = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(self._address)
 
     def _path(self) -> Path | None:
         folder = cache_folder()

@@ -11,7 +11,7 @@ import click
 
 from diffai_stream.cli.options import Printing
 from diffai_stream.cli.signals import Signals
-from diffai_stream.cli.streams import BrokenOutputError, OutputError, StandardOutput, SteadyProgress
+from diffai_stream.cli.streams import BrokenOutputError, OutputError, StandardOutput, SteadyProgress, complain
 
 if TYPE_CHECKING:
     from diffai_stream.report.base import ByteStream, Writer, WriterOptions
@@ -35,6 +35,7 @@ def print_records(
     from diffai_stream.report.colors import stream_options
 
     progress = SteadyProgress(_progress(printing))
+    _announce_compiling(progress)
     is_terminal = sys.stdout is not None and sys.stdout.isatty()
     stream = StandardOutput(progress.clear) if is_terminal else StandardOutput()
     options = stream_options(sys.stdout, printing.color, top=top, timestamps=printing.timestamps)
@@ -49,6 +50,18 @@ def print_records(
     finally:
         records.close()
         progress.stop()
+
+
+def _announce_compiling(progress: SteadyProgress) -> None:
+    """Say on stderr, once, why the very first run waits."""
+    from diffai_stream.native import Entry
+
+    def announce(name: str) -> None:
+        Entry.on_compile = None
+        progress.clear()
+        complain("compiling kernels; this happens once (`diffai warmup` does it ahead)", label="note")
+
+    Entry.on_compile = announce
 
 
 def _progress(printing: Printing) -> Progress:

@@ -77,14 +77,14 @@ def abandon_output() -> None:
         pass  # stdout is no file, or gone already
 
 
-def complain(message: str) -> None:
-    """Say on stderr, in one line, what went wrong."""
+def complain(message: str, label: str = "error") -> None:
+    """Say on stderr, in one line, what went wrong, or what is worth a note."""
     if sys.stderr is None:
         return
     try:
         is_colored = wants_color("auto", os.environ, sys.stderr.isatty())
-        label = "\x1b[1;31merror:\x1b[0m" if is_colored else "error:"
-        sys.stderr.write(f"diffai: {label} {escaped(message)}\n")
+        mark = f"\x1b[1;31m{label}:\x1b[0m" if is_colored else f"{label}:"
+        sys.stderr.write(f"diffai: {mark} {escaped(message)}\n")
         sys.stderr.flush()
     except (OSError, ValueError):
         pass  # nobody listens: the exit status says it too

@@ -7,7 +7,7 @@ from diffai_stream.cli.sections import SectionCommand
 
 
 def _warmup(is_json: bool, color: str) -> int:
-    from diffai_stream import jit
+    from diffai_stream.native import cache_folder
     from diffai_stream.warmup import warm
 
     seconds = warm()
@@ -16,7 +16,8 @@ def _warmup(is_json: bool, color: str) -> int:
         return 0
     rows = [[name, f"{elapsed:.2f} s"] for name, elapsed in seconds.items()]
     rows.append(["all", f"{sum(seconds.values()):.2f} s"])
-    kept = f"kept in {jit.CACHE_FOLDER}" if jit.CACHE_FOLDER else "not kept: no folder is writable (see diffai doctor)"
+    folder = cache_folder()
+    kept = f"kept in {folder}" if folder else "not kept: no folder is writable (see diffai doctor)"
     print_columns(["kernel", "time"], rows, color, 0, kept)
     return 0
 

@@ -14,7 +14,7 @@ from diffai_stream.encodings.catalogue import ENCODINGS
 from diffai_stream.engine.program import Program
 from diffai_stream.engine.results import BatchResult, FailedResult, FinishedResult, PartResult
 from diffai_stream.engine.sources import Bytes, Source, check_size
-from diffai_stream.errors import DiffaiError, TensorError
+from diffai_stream.errors import ChangedFileError, DiffaiError, TensorError
 from diffai_stream.plan.chunks import Batch, Slice, chunk_numel, real_shape
 from diffai_stream.statistics.base import Tile
 from diffai_stream.statistics.finishing import finish
@@ -78,10 +78,9 @@ def _concerns(result: Result, group: Sequence[Reading]) -> bool:
 
 def _retry(group: Sequence[Reading], program: Program, error: DiffaiError) -> list[Result]:
     """Each slice of a failed group by itself, so that only what is unreadable is lost."""
-    if len(group) == 1:
-        piece = group[0].piece
-        located = type(error)(error.message, path=error.path, tensor=piece.name, offset=error.offset)
-        return [FailedResult(piece, located)]
+    if len(group) == 1 or isinstance(error, ChangedFileError):  # a changed file fails every slice of the group alike
+        where = {"path": error.path, "offset": error.offset}
+        return [FailedResult(r.piece, type(error)(error.message, tensor=r.piece.name, **where)) for r in group]
     results: list[Result] = []
     for reading in group:
         try:

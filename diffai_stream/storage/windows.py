@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffai_stream.errors import ChangedFileError, TensorError
+from diffai_stream.storage import guard
 from diffai_stream.storage.extent import Extent, FileStamp
 from diffai_stream.storage.mounts import is_network_file
 
@@ -67,7 +68,7 @@ def read_window(extent: Extent, start: int, stop: int, stamp: FileStamp | None, 
         raise TensorError(f"cannot open: {error.strerror}", path=extent.path, offset=extent.offset + start) from error
     try:
         check_unchanged(descriptor, extent, stop, stamp)
-        mapped = io == "mmap" or (io == "auto" and not remote)
+        mapped = io == "mmap" or (io == "auto" and not remote and guard.install())
         return (_map if mapped else _pread)(descriptor, extent, start, stop)
     except OSError as error:
         raise TensorError(f"cannot read: {error.strerror}", path=extent.path, offset=extent.offset + start) from error

@@ -1,0 +1,66 @@
+# make help lists the targets. PYTHON chooses the interpreter of the environment: make venv PYTHON=python3.13
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PY := $(BIN)/python
+READY := $(VENV)/.ready
+PEERS := $(VENV)/.peers
+JOBS ?= 2
+FUZZ_ROUNDS ?= 10
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help venv demo test lint format bench docs fuzz clean
+
+help: ## list what can be made
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+venv: $(READY) ## set up .venv with all that development needs
+
+$(READY): pyproject.toml .ci/constraints.txt
+	$(PYTHON) -m venv --clear $(VENV)
+	$(PY) -m pip install --quiet --disable-pip-version-check -e '.[dev]' -c .ci/constraints.txt
+	@touch $@
+
+demo: $(READY) ## make a small pair of models in demo/ and compare it
+	@$(PY) examples/demo_pair.py demo
+	@echo "Compiling the kernels, once per installation:"
+	@$(BIN)/diffai warmup
+	@echo
+	@$(BIN)/diffai demo/base demo/finetuned --output text || [ $$? -eq 1 ]
+	@echo
+	@echo "Try next, after: source $(BIN)/activate"
+	@echo "  diffai demo/base demo/finetuned --stats --output ndjson | head -2"
+	@echo "  diffai demo/base demo/finetuned --include '*.7.*' --sort-by-change-magnitude"
+	@echo "  diffai inspect demo/base"
+	@echo "  diffai analyses"
+
+test: $(READY) ## run the tests
+	$(PY) -m pytest -n $(JOBS)
+
+lint: $(READY) ## check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(READY) ## put the code into its format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+$(PEERS): $(READY)
+	$(PY) -m pip install --quiet --disable-pip-version-check torch -c .ci/constraints.txt
+	@touch $@
+
+bench: $(PEERS) ## measure the figures of bench/README.md and fill its table (28 GB of disk)
+	$(PY) bench/run.py --write
+
+docs: $(READY) ## write the generated reference pages again
+	$(PY) docs/generate.py
+
+fuzz: $(READY) ## run the property tests with new seeds, FUZZ_ROUNDS times
+	for round in $$(seq $(FUZZ_ROUNDS)); do $(PY) -m pytest -n $(JOBS) -m hypothesis --hypothesis-seed=random || exit; done
+
+clean: ## remove all that was made
+	rm -rf $(VENV) demo build dist .pytest_cache .hypothesis .mypy_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
