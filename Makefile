@@ -36,7 +36,9 @@ demo: $(READY) ## make a small pair of models in demo/ and compare it
 	@echo "  diffai inspect demo/base"
 	@echo "  diffai analyses"
 
+# Processes that compile the same kernel at once can break its cache (numba #4807): compile before they start.
 test: $(READY) ## run the tests
+	@$(BIN)/diffai warmup
 	$(PY) -m pytest -n $(JOBS)
 
 lint: $(READY) ## check style and types

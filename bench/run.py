@@ -3,8 +3,8 @@
     python bench/run.py [--only ROW]... [--rounds N] [--folder DIR] [--cold] [--quick] [--write]
 
 The commands of a row alternate (A B A B ...), the figures are medians over whole processes, memory is the largest resident
-set the kernel saw. The full run writes pairs of 2.47 GB and 10 GB a side into the folder: it needs 28 GB of disk and takes
-about a quarter of an hour, most of it for the scripts it compares with.
+set the kernel saw. The full run writes pairs of 2.47 GB and 10 GB a side into the folder and needs 28 GB of disk. Measure on a
+quiet machine, with a source tree that nobody edits meanwhile: a changed kernel is compiled again inside the run that is timed.
 """
 
 from __future__ import annotations

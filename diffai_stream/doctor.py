@@ -15,7 +15,7 @@ from typing import NamedTuple, TextIO
 
 from diffai_stream._version import __version__
 from diffai_stream.report.colors import terminal_width, wants_color, wants_unicode
-from diffai_stream.report.figures import plural, size
+from diffai_stream.report.figures import size
 from diffai_stream.report.records import SCHEMA_VERSION
 
 EXTRAS: Mapping[str, tuple[str, ...]] = {

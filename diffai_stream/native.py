@@ -26,10 +26,7 @@ PLACES = 3  # int64 of an argument in the block
 PACKAGE = Path(__file__).parent
 SOURCES = ("jit.py", "encodings/kernels.py", "statistics", "statistics/kernels", "storage/guard_kernel.py")
 # What compiled code would call to raise or to free: never reached, since entries own no memory and check no bounds.
-UNREACHED = (
-    "NRT_Allocate NRT_Free NRT_MemInfo_alloc NRT_MemInfo_alloc_aligned NRT_MemInfo_call_dtor numba_do_raise "
-    "numba_gil_ensure numba_gil_release numba_runtime_build_excinfo_struct numba_unpickle"
-).split()
+UNREACHED = ["NRT_Allocate", "NRT_Free", "NRT_MemInfo_alloc", "NRT_MemInfo_alloc_aligned", "NRT_MemInfo_call_dtor", "numba_do_raise", "numba_gil_ensure", "numba_gil_release", "numba_runtime_build_excinfo_struct", "numba_unpickle"]
 
 
 def _candidates() -> Iterator[Path]:

@@ -7,7 +7,9 @@ from typing import Any
 
 MIB = 1 << 20
 DEFAULT_CHUNK_NBYTES = 16 * MIB
-NEUTRAL = frozenset({"io", "memory_limit", "chunk_size", "workers", "executor", "scheduler", "scheduler_file"})
+NEUTRAL = frozenset(
+    {"strict", "exit_zero", "fail_on", "io", "memory_limit", "chunk_size", "workers", "executor", "scheduler", "scheduler_file"}
+)
 
 
 @dataclass(frozen=True)
@@ -15,7 +17,8 @@ class Options:
     """Everything that can be asked of a comparison.
 
     `analyses` are names of the catalogue, as their flags give them; the ones that run by default need not be named.
-    Sizes are in bytes. Options named in NEUTRAL never change a figure: they are left out of the run's identity.
+    Sizes are in bytes. Options named in NEUTRAL never change a figure, only its cost or the exit status: they are left out of
+    the run's identity.
     """
 
     analyses: tuple[str, ...] = ()

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from diffai_stream.analyses.base import Finding, ModelEvidence, run_scope
+from diffai_stream.analyses.base import Digest, Finding, ModelEvidence, run_scope
 from diffai_stream.analyses.evidence import States, digest_of, evidence_of, pair_columns
 from diffai_stream.analyses.layers import Layers
 from diffai_stream.engine.executors import run
@@ -20,7 +20,7 @@ from diffai_stream.plan.align import align, select
 from diffai_stream.plan.chunks import sides_of
 from diffai_stream.plan.naming import place
 from diffai_stream.plan.pairs import TensorPair
-from diffai_stream.report.compose import Composer, metadata_oddity
+from diffai_stream.report.compose import Composer, metadata_oddity, tensor_fields
 from diffai_stream.report.progress import NoProgress, Progress, peak_memory_nbytes
 from diffai_stream.report.records import Record
 from diffai_stream.session import Session, prepare
@@ -38,12 +38,21 @@ def compare(
     options = replace(options or Options(), **overrides)
     checkpoints = open_checkpoint(old), open_checkpoint(new)
     aligned = align(*checkpoints, options.maps)
-    pairs = select(aligned.pairs, options.include, options.exclude)
+    pairs = _not_failed(select(aligned.pairs, options.include, options.exclude), *checkpoints)
     session = prepare(*checkpoints, pairs, aligned.oddities, options)
     return Run(session, progress or NoProgress()).records()
 
 
-def inspect(path: str, options: Options | None = None, *, progress: Progress | None = None, **overrides: Any) -> Iterator[Record]:
+def _not_failed(pairs: Iterable[TensorPair], old: Checkpoint, new: Checkpoint) -> list[TensorPair]:
+    """The pairs less those that only look added or removed, because the other side names the tensor and cannot index it."""
+    failed = {"added": {error.tensor for error in old.errors}, "removed": {error.tensor for error in new.errors}}
+    kept = [pair for pair in pairs if pair.name not in failed.get(pair.status, ())]
+    return [pair._replace(index=index) for index, pair in enumerate(kept)]
+
+
+def inspect(
+    path: str, options: Options | None = None, *, progress: Progress | None = None, **overrides: Any
+) -> Iterator[Record]:
     """Yield the records of one checkpoint: its tensors, and with `stats` their figures and what is odd about them."""
     options = replace(options or Options(), **overrides)
     checkpoint = open_checkpoint(path)
@@ -63,9 +72,9 @@ class Run:
         self.session, self.options, self.progress, self.inspecting = session, session.options, progress, inspecting
         self.composer = Composer(session.run_id())
         self.tally, self.layers = Tally(), Layers(session.pairs)
-        self.model = ModelEvidence(digests := [], {})  # type: ignore[arg-type]
-        self.digests = digests
-        self.held: list[Record] = []
+        self.digests: list[Digest] = []
+        self.model = ModelEvidence(self.digests, {})
+        self.held: list[dict[str, Any]] = []
         self.states: dict[int, States] = {}
         self.failed: dict[int, DiffaiError] = {}
         self.next_pair = 0
@@ -98,7 +107,7 @@ class Run:
             yield from map(self.composer.warning, checkpoint.oddities)
         yield from map(self.composer.warning, session.oddities)
         if not self.inspecting:
-            self.tally.surroundings(session.old, session.new)
+            self.tally.surroundings(session.old, session.new, session.pairs)
             yield from map(self.composer.warning, metadata_oddity(session.old, session.new))
         for analysis, skipped in session.skipped:
             yield self.composer.finding(analysis, skipped)
@@ -164,11 +173,11 @@ class Run:
         tolerated = both is not None and digest.status != "changed" and pair_columns(both)["unequal"] > 0
         self.tally.tensor(pair, digest, tolerated)
         if self.inspecting or self.options.include_unchanged or digest.status != "unchanged" or pair.match != "exact":
-            record = self.composer.tensor(evidence)
+            fields = tensor_fields(evidence)
             if self.options.sort_by_change_magnitude:
-                self.held.append(record)
+                self.held.append(fields)
             else:
-                yield record
+                yield self.composer.record("tensor", fields)
         if evidence.is_read:
             yield from self._findings("tensor", evidence)
 
@@ -192,8 +201,8 @@ class Run:
     def _after(self) -> Iterator[Record]:
         """What ranks or sums over the whole model."""
         self.held.sort(key=_magnitude)
-        for record in self.held:
-            yield {**record, "seq": self.composer.next_seq()}
+        for fields in self.held:
+            yield self.composer.record("tensor", fields)
         yield from self._findings("model", self.model)
 
     def _summary(self) -> Record:
@@ -209,10 +218,10 @@ class Run:
         )
 
 
-def _magnitude(record: Record) -> tuple[float, str]:
+def _magnitude(fields: dict[str, Any]) -> tuple[float, str]:
     """Sort key: what cannot be measured by a ratio first, then the largest relative change."""
-    change = record["change"]
+    change = fields["change"]
     relative = change["relative_l2"] if change is not None else None
     if relative is None:
         relative = 0.0 if change is not None and change["changed_count"] == 0 else float("inf")
-    return -relative, str(record["name"])
+    return -relative, str(fields["name"])

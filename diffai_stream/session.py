@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from diffai_stream.engine.program import Program
 from diffai_stream.errors import UsageError
 from diffai_stream.formats.base import Checkpoint, Oddity
 from diffai_stream.options import Options
-from diffai_stream.plan.chunks import Batch, batches, real_shape, slices_of
+from diffai_stream.plan.chunks import Batch, Slice, batches, real_shape, slices_of
 from diffai_stream.plan.memory import check_limit, projected_nbytes
 from diffai_stream.plan.pairs import TensorPair
 from diffai_stream.statistics.finishing import Wants
@@ -61,15 +61,21 @@ class Session:
         from xxhash import xxh3_64
 
         digest = xxh3_64()
-        for checkpoint in (self.old, self.new):
-            digest.update(repr((checkpoint.path, [stamp.nbytes for stamp in checkpoint.stamps.values()])).encode("utf-8", "surrogatepass"))
-            for entry in checkpoint.tensors:
-                digest.update(repr((entry.name, entry.shape, entry.encoding)).encode("utf-8", "surrogatepass"))
-        digest.update(repr(sorted(self.options.identity().items())).encode("utf-8", "surrogatepass"))
+        for part in self._identity():
+            digest.update(repr(part).encode("utf-8", "surrogatepass"))
         return digest.hexdigest()
 
+    def _identity(self) -> Iterator[object]:
+        for checkpoint in (self.old, self.new):
+            yield checkpoint.path, [stamp.nbytes for stamp in checkpoint.stamps.values()]
+            for entry in checkpoint.tensors:
+                yield entry.name, entry.shape, entry.encoding
+        yield sorted(self.options.identity().items())
 
-def prepare(old: Checkpoint, new: Checkpoint, pairs: Sequence[TensorPair], oddities: Iterable[Oddity], options: Options) -> Session:
+
+def prepare(
+    old: Checkpoint, new: Checkpoint, pairs: Sequence[TensorPair], oddities: Iterable[Oddity], options: Options
+) -> Session:
     """Plan a run over aligned pairs. Raises UsageError and MemoryLimitError before anything is read."""
     check(options)
     analyses = tuple(chosen(options.analyses))
@@ -104,7 +110,8 @@ def _plan(
     """The batches, and the statistics that cannot be computed for some tensor, by analysis."""
     read_identical = options.include_unchanged or "anomaly" in options.analyses
     asking = [(analysis.name, needs) for analysis in analyses if (needs := getattr(analysis.load(), "needs", None))]
-    slices, skipped = [], []
+    slices: list[Slice] = []
+    skipped: list[tuple[str, Skipped]] = []
     for pair in pairs:
         statistics, reasons = statistics_for(pair, asking, options)
         skipped += reasons

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from math import fsum, sqrt
+from math import sqrt
 from typing import Any
 
 from diffai_stream.analyses.base import Digest, Finding
 from diffai_stream.errors import UsageError
-from diffai_stream.formats.base import Checkpoint
+from diffai_stream.formats.base import Checkpoint, TensorEntry
 from diffai_stream.options import Options
 from diffai_stream.plan.pairs import TensorPair
+from diffai_stream.statistics.describe import finite, total
 
 STATUSES = ("unchanged", "changed", "added", "removed", "renamed", "reshaped", "retyped", "error")
 DIFFERENCES = ("container", "sharding", "names", "encoding", "layout", "metadata", "optimizer_state")
@@ -24,6 +26,18 @@ def check_fail_on(options: Options) -> None:
     unknown = set(options.fail_on) - set(FAIL_ON)
     if unknown:
         raise UsageError(f"--fail-on knows {', '.join(FAIL_ON)}, not {', '.join(sorted(unknown))}")
+
+
+def is_resharded(pairs: Iterable[TensorPair]) -> bool:
+    """Whether tensors that share a file on one side lie in different files on the other."""
+    stored = [pair.entries for pair in pairs if pair.match != "tied" and len(pair.entries) == 2]
+    together = {(_file(old), _file(new)) for old, new in stored}
+    return not len(together) == len({old for old, _ in together}) == len({new for _, new in together})
+
+
+def _file(entry: TensorEntry) -> str:
+    """The file that a tensor begins in."""
+    return next((extent.path for component in entry.components.values() for extent in component.extents), "")
 
 
 @dataclass
@@ -40,11 +54,11 @@ class Tally:
     error_count: int = 0
     interrupted: bool = False
 
-    def surroundings(self, old: Checkpoint, new: Checkpoint) -> None:
+    def surroundings(self, old: Checkpoint, new: Checkpoint, pairs: Iterable[TensorPair]) -> None:
         """Note what differs around the values: container, sharding, metadata."""
         if (old.format, old.container) != (new.format, new.container):
             self.differs_in.add("container")
-        if len(old.stamps) != len(new.stamps):
+        if is_resharded(pairs):
             self.differs_in.add("sharding")
         if dict(old.metadata) != dict(new.metadata):
             self.differs_in.add("metadata")
@@ -101,13 +115,13 @@ class Tally:
 
     def summary(self, old: Checkpoint, new: Checkpoint, options: Options) -> dict[str, Any]:
         """The summary record's fields, less what was measured of the run itself."""
-        squares = fsum(self.old_squares)
+        squares = total(self.old_squares)
         sizes = [sum(entry.numel for entry in checkpoint.tensors) for checkpoint in (old, new)]
         return {
             "status": self.status,
             "differs_in": [name for name in DIFFERENCES if name in self.differs_in],
             "counts": {status: self.counts[status] for status in STATUSES},
             "parameter_count": {"old": sizes[0], "new": sizes[1], "changed": self.changed_parameters},
-            "relative_l2": sqrt(fsum(self.delta_squares) / squares) if squares > 0 else None,
+            "relative_l2": finite(sqrt(total(self.delta_squares) / squares)) if squares > 0 else None,
             "exit_status": self.exit_status(options),
         }

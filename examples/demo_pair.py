@@ -75,12 +75,13 @@ def random(name: str, purpose: str) -> np.random.Generator:
 
 
 def matrix(name: str, shape: tuple[int, int], std: float) -> np.ndarray:
-    """Trained-looking weights: rows and columns have scales of their own, so that the whole has heavier tails than a normal law."""
+    """Trained-looking weights: rows and columns have scales of their own, which makes heavier tails than a normal law."""
     rng = random(name, "base")
     rows = np.exp(0.25 * rng.standard_normal((shape[0], 1), dtype=np.float32))
     columns = np.exp(0.15 * rng.standard_normal((1, shape[1]), dtype=np.float32))
-    weights = rng.standard_normal(shape, dtype=np.float32) * rows * columns
-    return weights * np.float32(std / weights.std())
+    weights: np.ndarray = rng.standard_normal(shape, dtype=np.float32) * rows * columns
+    weights *= np.float32(std / weights.std())
+    return weights
 
 
 def norm(name: str, mean: float) -> np.ndarray:
@@ -119,7 +120,8 @@ def moved(name: str, old: np.ndarray) -> np.ndarray:
     role = ROLES.get(".".join(parts[3:5]))
     change = FIRST_CHANGE * (LAST_CHANGE / FIRST_CHANGE) ** depth * (role.moves if role else NORM_MOVES)
     rms = float(np.sqrt(np.mean(np.square(old))))
-    return old + np.float32(change * rms) * random(name, "update").standard_normal(old.shape, dtype=np.float32)
+    new: np.ndarray = old + np.float32(change * rms) * random(name, "update").standard_normal(old.shape, dtype=np.float32)
+    return new
 
 
 def to_bf16(values: np.ndarray) -> bytes:

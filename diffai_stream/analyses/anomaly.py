@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from math import log, prod, sqrt
+from math import isfinite, log, prod
 from statistics import median
 from typing import Any
 
@@ -12,6 +12,7 @@ from diffai_stream.analyses.base import Digest, Evidence, Finding, Findings, Mod
 from diffai_stream.analyses.quantization import extra
 from diffai_stream.encodings.catalogue import ENCODINGS
 from diffai_stream.options import Options
+from diffai_stream.plan.chunks import real_shape
 from diffai_stream.plan.naming import natural_key
 from diffai_stream.statistics.describe import excess_kurtosis
 from diffai_stream.statistics.layout import View
@@ -60,7 +61,8 @@ def tensor(evidence: Evidence, options: Options) -> Findings:
         judged = {side: found for side, stats in sides.items() if (found := judge(evidence, side, stats)) is not None}
         if judged:
             side = "both" if len(judged) == 2 else next(iter(judged))
-            yield _finding(kind, evidence.pair.name, side, judged.get("new") or judged["old"], evidence.pair.old or evidence.pair.new)
+            entry = evidence.pair.old or evidence.pair.new
+            yield _finding(kind, evidence.pair.name, side, judged.get("new") or judged["old"], entry)
     offset = _constant_offset(evidence)
     if offset is not None:
         yield _finding("constant_offset", evidence.pair.name, None, offset)
@@ -85,6 +87,11 @@ def _finding(kind: str, subject: str, side: str | None, judged: Judged, entry: A
 # --- one tensor, one side ---------------------------------------------------------------------------------------------
 
 
+def _real_numel(evidence: Evidence, side: str) -> int:
+    """Real numbers of a side: a complex element counts twice, as in the figures."""
+    return prod(real_shape(getattr(evidence.pair, side)))
+
+
 def _nonfinite(evidence: Evidence, side: str, stats: dict[str, Any]) -> Judged | None:
     count = stats["nan_count"] + stats["posinf_count"] + stats["neginf_count"]
     detail = f"{stats['nan_count']} NaN, {stats['posinf_count']} +Inf, {stats['neginf_count']} -Inf"
@@ -92,16 +99,15 @@ def _nonfinite(evidence: Evidence, side: str, stats: dict[str, Any]) -> Judged |
 
 
 def _constant(evidence: Evidence, side: str, stats: dict[str, Any]) -> Judged | None:
-    entry = getattr(evidence.pair, side)
-    same = entry.numel > 1 and stats["min"] is not None and stats["min"] == stats["max"] != 0
+    numel = _real_numel(evidence, side)
+    same = numel > 1 and stats["min"] is not None and stats["min"] == stats["max"] != 0
     finite = not (stats["nan_count"] or stats["posinf_count"] or stats["neginf_count"])
-    return (stats["min"], None, entry.numel, "every element is this value") if same and finite else None
+    return (stats["min"], None, numel, "every element is this value") if same and finite else None
 
 
 def _all_zero(evidence: Evidence, side: str, stats: dict[str, Any]) -> Judged | None:
-    entry = getattr(evidence.pair, side)
-    zero = entry.numel > 1 and stats["zero_count"] >= entry.numel
-    return (0.0, None, entry.numel, None) if zero else None
+    numel = _real_numel(evidence, side)
+    return (0.0, None, numel, None) if numel > 1 and stats["zero_count"] >= numel else None
 
 
 def _heavy_tail(evidence: Evidence, side: str, stats: dict[str, Any]) -> Judged | None:
@@ -118,7 +124,7 @@ def _saturated(evidence: Evidence, side: str, stats: dict[str, Any]) -> Judged |
     ratio = codes[int(side == "new")][1] if codes is not None else None
     if ratio is None or ratio <= SATURATED_RATIO or ENCODINGS[entry.encoding].family == "bool":
         return None
-    return ratio, SATURATED_RATIO, round(ratio * entry.numel), f"codes at the limits of {entry.encoding}"
+    return ratio, SATURATED_RATIO, round(ratio * _real_numel(evidence, side)), f"codes at the limits of {entry.encoding}"
 
 
 def _untrained(evidence: Evidence, side: str, stats: dict[str, Any]) -> Judged | None:
@@ -135,7 +141,7 @@ def _dead_rows(evidence: Evidence, side: str, stats: dict[str, Any]) -> Judged |
         return None
     from diffai_stream.statistics.row_sums import dead_rows
 
-    dead = dead_rows(rows["rows"], side)
+    dead = dead_rows(rows["rows"], View[side.upper()])
     count = len(dead)
     detail = "rows with a norm below 1e-6 of the median: " + ", ".join(map(str, dead[:8])) + (", ..." if count > 8 else "")
     return (None, 1e-6, count, detail) if count else None
@@ -176,9 +182,9 @@ def _over_depth(tensors: Iterable[Digest]) -> Iterator[Finding]:
     """exploding and vanishing: the RMS of a tensor against those of its role over depth."""
     roles: dict[tuple[str, str], list[tuple[Digest, float]]] = {}
     for digest in tensors:
-        for side, norm in (("old", digest.old_norm), ("new", digest.new_norm)):
-            if norm and digest.numel and _BLOCK.search(digest.layer):
-                roles.setdefault((digest.role, side), []).append((digest, norm / sqrt(digest.numel)))
+        for side, rms in (("old", digest.old_rms), ("new", digest.new_rms)):
+            if rms and isfinite(rms) and _BLOCK.search(digest.layer):
+                roles.setdefault((digest.role, side), []).append((digest, rms))
     found: dict[tuple[str, str], dict[str, Judged]] = {}
     order: dict[tuple[str, str], Digest] = {}
     for (_, side), members in roles.items():
@@ -246,7 +252,7 @@ def _duplicates(tensors: Iterable[Digest]) -> Iterator[Finding]:
     for (side, _), names in seen.items():
         if len(names) > 1:
             groups.setdefault(tuple(names), []).append(side)
-    for names, sides in groups.items():
+    for alike, sides in groups.items():
         side = "both" if len(sides) == 2 else sides[0]
-        shown = ", ".join(names[1:9]) + (", ..." if len(names) > 9 else "")
-        yield _finding("duplicate_layer", names[0], side, (None, None, len(names), f"same content as {shown}"))
+        shown = ", ".join(alike[1:9]) + (", ..." if len(alike) > 9 else "")
+        yield _finding("duplicate_layer", alike[0], side, (None, None, len(alike), f"same content as {shown}"))

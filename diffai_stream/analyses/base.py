@@ -6,7 +6,7 @@ imported when the analysis runs.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from types import ModuleType
@@ -93,12 +93,16 @@ class LayerEvidence(NamedTuple):
 class ModelEvidence(NamedTuple):
     """All of the model: the digest of every tensor in plan order, the findings by analysis so far."""
 
-    tensors: tuple[Any, ...]
+    tensors: Sequence[Any]
     findings: dict[str, list[Finding]]
 
 
 class Digest(NamedTuple):
-    """What is kept of a tensor until the end: scalars only."""
+    """What is kept of a tensor until the end: scalars only.
+
+    `numel` is that of the larger side; `compared_count` the real numbers compared, 0 unless both shapes are equal;
+    `old_rms` and `new_rms` are over the finite elements.
+    """
 
     name: str
     layer: str
@@ -106,18 +110,14 @@ class Digest(NamedTuple):
     status: str
     shape: tuple[int, ...]
     numel: int
-    old_norm: float | None
-    new_norm: float | None
+    compared_count: int
+    old_rms: float | None
+    new_rms: float | None
     old_squares: float
     delta_squares: float
     changed_count: int
     old_hash: str | None
     new_hash: str | None
-
-    @property
-    def relative_l2(self) -> float | None:
-        """‖delta‖ / ‖old‖ over the elements compared; None when that is 0 or nothing was compared."""
-        return (self.delta_squares / self.old_squares) ** 0.5 if self.old_squares > 0 else None
 
 
 def run_scope(analysis: Analysis, scope: str, evidence: Any, options: Options) -> Findings:

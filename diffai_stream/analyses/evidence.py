@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod, sqrt
 from typing import Any
 
 from diffai_stream.analyses.base import Digest, Evidence
@@ -21,7 +22,10 @@ def evidence_of(pair: TensorPair, states: States, options: Options) -> Evidence:
     """The evidence of a pair: `states` by side, "both" when the sides were scanned together, empty when not read."""
     both = states.get("both")
     stats: dict[str, Any] = {"old": None, "new": None, "delta": None}
-    change, columns, extras, row = None, {}, {}, None
+    change: dict[str, Any] | None = None
+    columns: dict[str, Any] = {}
+    extras: dict[Any, dict[str, Any]] = {}
+    row: Any = None
     if both is not None:
         stats = {name: figures(both, view, options) for name, view in SIDES.items()}
         change = _change(both, pair, options)
@@ -93,26 +97,34 @@ def _change(states: TensorStates, pair: TensorPair, options: Options) -> dict[st
 
 def digest_of(evidence: Evidence) -> Digest:
     """The scalars that are kept of a tensor until the end."""
-    pair, stats, change = evidence.pair, evidence.stats, evidence.change
+    pair, change = evidence.pair, evidence.change
     old2 = delta2 = 0.0
     if change is not None and not isinstance(evidence.row, dict):
         old2, delta2 = agreement(evidence.row)["old_squares"], sum_of_squares(evidence.row, View.DELTA)
-    hashes = [_hash(evidence, side) for side in ("old", "new")]
-    norms = [stats[side]["l2_norm"] if stats[side] is not None else None for side in ("old", "new")]
+    hashes = (_hash(evidence, "old"), _hash(evidence, "new"))
+    old_rms, new_rms = _rms(evidence, "old"), _rms(evidence, "new")
     shape = tuple((pair.old or pair.new).shape)
+    compared = prod(real_shape(pair.old)) if pair.status == "paired" else 0
     changed = change["changed_count"] if change is not None else 0
-    return Digest(
-        pair.name, pair.layer, pair.role, evidence.status, shape, pair.numel, *norms, old2, delta2, changed, *hashes
-    )
+    place = (pair.name, pair.layer, pair.role, evidence.status, shape)
+    return Digest(*place, pair.numel, compared, old_rms, new_rms, old2, delta2, changed, *hashes)
+
+
+def _rms(evidence: Evidence, side: str) -> float | None:
+    """Root mean square of the finite elements of a side; None when there are none."""
+    stats, entry = evidence.stats[side], getattr(evidence.pair, side)
+    if stats is None or entry is None:
+        return None
+    finite_count = prod(real_shape(entry)) - stats["nan_count"] - stats["posinf_count"] - stats["neginf_count"]
+    return stats["l2_norm"] / sqrt(finite_count) if finite_count else None
 
 
 def _hash(evidence: Evidence, side: str) -> str | None:
-    """The content hash of a side, unless it is constant: equal constants say nothing."""
+    """The content hash of a side, unless it is constant (equal constants say nothing) or tied to another tensor's bytes."""
     stats = evidence.stats[side]
-    if stats is None or stats["std"] == 0 or stats["std"] is None:
+    if stats is None or stats["std"] == 0 or stats["std"] is None or evidence.pair.match == "tied":
         return None
     for statistic, columns in evidence.extras.items():
         if type(statistic).__name__ == "ContentHash" and statistic.view == SIDES[side]:
             return str(columns["content_hash"])
     return None
-

@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from math import fsum, sqrt
+from math import sqrt
 from typing import Any
 
 from diffai_stream.analyses.base import Digest, Finding, Findings, LayerEvidence, ModelEvidence
 from diffai_stream.options import Options
+from diffai_stream.statistics.describe import finite, total
 
 
 def relative(tensors: Iterable[Digest]) -> float | None:
     """‖delta‖ / ‖old‖ over tensors; None when ‖old‖ is 0."""
     rows = list(tensors)
-    old = fsum(t.old_squares for t in rows)
-    return sqrt(fsum(t.delta_squares for t in rows) / old) if old > 0 else None
+    old = total(t.old_squares for t in rows)
+    return finite(sqrt(total(t.delta_squares for t in rows) / old)) if old > 0 else None
 
 
 def layer(evidence: LayerEvidence, options: Options) -> Findings:
     """The record of one layer, when its last tensor is out."""
     compared = [t for t in evidence.tensors if t.status not in ("added", "removed", "reshaped")]
-    numel = sum(t.numel for t in compared)
+    numel = sum(t.compared_count for t in compared)
     roles = sorted({t.role for t in compared})
     fields: dict[str, Any] = {
         "relative_l2": relative(compared),
-        "delta_l2_norm": sqrt(fsum(t.delta_squares for t in compared)),
+        "delta_l2_norm": sqrt(total(t.delta_squares for t in compared)),
         "changed_ratio": sum(t.changed_count for t in compared) / numel if numel else None,
         "parameter_count": sum(t.numel for t in evidence.tensors),
         "unread_count": evidence.unread_count,
@@ -42,12 +43,12 @@ def model(evidence: ModelEvidence, options: Options) -> Iterator[Finding]:
             layers.setdefault(tensor.layer, []).append(tensor)
     if not layers:
         return
-    total = fsum(t.delta_squares for tensors in layers.values() for t in tensors)
+    energy = total(t.delta_squares for tensors in layers.values() for t in tensors)
     ranking = [
         {
             "layer": name,
             "relative_l2": relative(tensors),
-            "energy_ratio": fsum(t.delta_squares for t in tensors) / total if total > 0 else None,
+            "energy_ratio": finite(total(t.delta_squares for t in tensors) / energy) if energy > 0 else None,
         }
         for name, tensors in layers.items()
     ]

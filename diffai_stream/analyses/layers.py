@@ -14,8 +14,8 @@ from diffai_stream.analyses.evidence import SIDES, States
 from diffai_stream.options import Options
 from diffai_stream.plan.pairs import TensorPair
 from diffai_stream.statistics.describe import finite, shape_stats, side_stats
+from diffai_stream.statistics.entries import fold_rows
 from diffai_stream.statistics.finishing import QUANTILES
-from diffai_stream.statistics.entries import merge_rows
 from diffai_stream.statistics.layout import COARSE_KEYS, VIEW_WIDTH, View
 from diffai_stream.statistics.scanner import key_domain
 
@@ -78,14 +78,11 @@ def _target(side: str, view: View) -> View | None:
 
 
 def _merged(rows: Iterable[NDArray[np.float64]]) -> list[float]:
-    merged: NDArray[np.float64] | None = None
-    for row in rows:
-        if merged is None:
-            merged = row.copy()
-        else:
-            merge_rows(merged, row)
-    assert merged is not None
-    return merged.tolist()
+    """The rows merged, first to last."""
+    matrix = np.stack(list(rows))
+    merged = matrix[0].copy()
+    fold_rows(merged, matrix[1:])
+    return list(map(float, merged))
 
 
 def coarse_quantiles(counts: NDArray[np.int64], low: float | None, high: float | None) -> dict[str, float | None]:
@@ -116,7 +113,7 @@ def _coarse_edges() -> tuple[NDArray[np.int64], list[tuple[float, float]]]:
         for key in order:
             first, last = values[key * step], values[min(key * step + step, len(values) - 1)] if (key + 1) % 512 else np.inf
             last = last if np.isfinite(last) else (first if not np.isfinite(first) else np.copysign(3.4e38, first))
-            edges.append((min(first, last), max(first, last)))
+            edges.append((min(first, last), max(first, last)) if key % 512 else (0.0, 0.0))  # zero, and below 2^-127
         _EDGES.append((order, edges))
     return _EDGES[0]
 

@@ -9,9 +9,18 @@ from typing import Any
 from diffai_stream.analyses.base import Evidence, Finding, Findings, ModelEvidence, Skipped
 from diffai_stream.encodings.catalogue import ENCODINGS
 from diffai_stream.options import Options
+from diffai_stream.statistics.describe import agreement, finite
 
 # Signal to noise of round-to-nearest on normal weights with standard deviation 0.02, in dB (measured; formats reference).
-BASELINE_SQNR_DB = {"F16": 73.7, "BF16": 55.6, "I8": 42.1, "F8_E4M3": 31.5, "F8_E4M3FNUZ": 31.5, "F8_E5M2": 25.6, "F8_E5M2FNUZ": 25.6}
+BASELINE_SQNR_DB = {
+    "F16": 73.7,
+    "BF16": 55.6,
+    "I8": 42.1,
+    "F8_E4M3": 31.5,
+    "F8_E4M3FNUZ": 31.5,
+    "F8_E5M2": 25.6,
+    "F8_E5M2FNUZ": 25.6,
+}
 DEFAULT_THRESHOLD = 0.01
 
 
@@ -27,7 +36,7 @@ def needs(pair: Any, options: Options) -> tuple[Any, ...]:
 
 def differs(pair: Any) -> bool:
     """Whether the two sides of a pair are stored in different encodings."""
-    return pair.status == "paired" and pair.old.encoding != pair.new.encoding
+    return bool(pair.status == "paired" and pair.old.encoding != pair.new.encoding)
 
 
 def tensor(evidence: Evidence, options: Options) -> Findings:
@@ -57,7 +66,7 @@ def tensor(evidence: Evidence, options: Options) -> Findings:
             "range_ratio": _ratio(evidence.stats["new"]["abs_max"], evidence.stats["old"]["abs_max"]),
             "worst_row": worst,
             "worst_row_relative_l2": worst_relative,
-            "cast": _cast(evidence, change),
+            "cast": _cast(evidence),
             "exceeds_threshold": relative is not None and relative > threshold,
             "threshold": threshold,
             "scale_source": "fitted_row" if fitted is not None else "none",
@@ -119,7 +128,8 @@ def _worst(rows: dict[str, Any] | None) -> tuple[int | None, float | None]:
         return None, None
     from diffai_stream.statistics.row_sums import worst_row
 
-    return worst_row(rows["rows"])
+    found = worst_row(rows["rows"])
+    return (found.row, finite(found.relative_l2)) if found is not None else (None, None)
 
 
 def _fitted(evidence: Evidence, rows: dict[str, Any] | None) -> float | None:
@@ -127,14 +137,14 @@ def _fitted(evidence: Evidence, rows: dict[str, Any] | None) -> float | None:
     old, new = (ENCODINGS[entry.encoding].family for entry in (evidence.pair.old, evidence.pair.new))
     if rows is None or (old, new) != ("float", "integer"):
         return None
-    from diffai_stream.statistics.row_sums import fitted_scale_residual
+    from diffai_stream.statistics.row_sums import RowField, fitted_scale_residual
 
-    residual, squares = fitted_scale_residual(rows["rows"])
-    return sqrt(residual / squares) if squares > 0 else None
+    squares = float(rows["rows"][:, RowField.OLD_SQUARES].sum())
+    return finite(sqrt(float(fitted_scale_residual(rows["rows"]).residuals.sum()) / squares)) if squares > 0 else None
 
 
-def _cast(evidence: Evidence, change: dict[str, Any]) -> str | None:
+def _cast(evidence: Evidence) -> str | None:
     counts = extra(evidence, "CastCounts")
-    if change["changed_count"] == 0:
+    if agreement(evidence.row)["unequal"] == 0:
         return "exact"
     return counts["cast"] if counts is not None else None

@@ -60,7 +60,7 @@ class Encoding:
         return max(1, self.bits // 8 // self.components)
 
     @property
-    def tile_dtype(self) -> type[np.float32] | type[np.float64]:
+    def tile_dtype(self) -> type[np.float32 | np.float64]:
         """float32 where that holds every value exactly, else float64."""
         return np.float32 if self.kind < DecodeKind.F64 else np.float64
 

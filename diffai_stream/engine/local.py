@@ -6,12 +6,13 @@ import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from math import prod
 from typing import Any
 
 from diffai_stream.engine.graph import window_graph, windows
 from diffai_stream.engine.program import Program
 from diffai_stream.engine.results import BatchResult
-from diffai_stream.plan.chunks import Batch
+from diffai_stream.plan.chunks import Batch, real_shape
 from diffai_stream.storage.windows import read_ahead
 
 PENDING_WINDOWS = 1  # finished windows that may wait for the consumer
@@ -91,7 +92,7 @@ def ranges_of(batches: Sequence[Batch]) -> dict[str, list[tuple[int, int]]]:
         for piece in batch.slices:
             for entry in {id(e): e for e in (piece.old, piece.new)}.values():
                 extents = entry.components["data"].extents
-                numel = max(1, entry.numel)
+                numel = max(1, prod(real_shape(entry)))
                 if len(extents) == 1 and entry.components["data"].strides is None:
                     extent = extents[0]
                     first = extent.offset + extent.nbytes * piece.start // numel

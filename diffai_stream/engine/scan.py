@@ -79,8 +79,7 @@ def _concerns(result: Result, group: Sequence[Reading]) -> bool:
 def _retry(group: Sequence[Reading], program: Program, error: DiffaiError) -> list[Result]:
     """Each slice of a failed group by itself, so that only what is unreadable is lost."""
     if len(group) == 1 or isinstance(error, ChangedFileError):  # a changed file fails every slice of the group alike
-        where = {"path": error.path, "offset": error.offset}
-        return [FailedResult(r.piece, type(error)(error.message, tensor=r.piece.name, **where)) for r in group]
+        return [FailedResult(r.piece, _located(error, r.piece.name)) for r in group]
     results: list[Result] = []
     for reading in group:
         try:
@@ -90,6 +89,10 @@ def _retry(group: Sequence[Reading], program: Program, error: DiffaiError) -> li
         except DiffaiError as failure:
             results += _retry([reading], program, failure)
     return results
+
+
+def _located(error: DiffaiError, tensor: str) -> DiffaiError:
+    return type(error)(error.message, path=error.path, tensor=tensor, offset=error.offset)
 
 
 def _groups(readings: Iterator[Reading]) -> Iterator[list[Reading]]:
@@ -217,7 +220,8 @@ def decoded(raw: Bytes, encoding: Encoding, numel: int) -> NDArray[Any]:
     from diffai_stream.encodings.kernels import decode32, decode64
 
     out = np.empty(numel, encoding.tile_dtype)
-    (decode32 if encoding.tile_dtype is np.float32 else decode64)(int(encoding.kind), raw, encoding.table(), out)
+    decode: Any = decode32 if encoding.tile_dtype is np.float32 else decode64
+    decode(int(encoding.kind), raw, encoding.table(), out)
     return out
 
 
@@ -255,5 +259,3 @@ def merge_results(results: Sequence[Result], program: Program) -> Result:
     if parts[0].first == 0 and parts[-1].last == piece.count:
         return _finish([piece], state, [extras], program)
     return PartResult(piece, parts[0].first, parts[-1].last, state, extras)
-
-

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 from diffai_stream.encodings.catalogue import ENCODINGS
 from diffai_stream.formats.base import TensorEntry
 from diffai_stream.plan.pairs import TensorPair
+from diffai_stream.statistics.layout import leaf_numel
 
-LEAF_NUMEL = 32_768
 BATCH_NUMEL = 1 << 20  # elements of small tensors in one batch: their histograms are as large as they are
 BATCH_SLICES = 1024
 
@@ -34,7 +34,7 @@ class Slice(NamedTuple):
     stop: int
     leaf_numel: int
     number: int
-    count: int
+    count: int  # type: ignore[assignment]  # hides tuple.count
     statistics: tuple[Any, ...]
     streamed: bool
 
@@ -57,12 +57,6 @@ def real_shape(entry: TensorEntry) -> tuple[int, ...]:
     return (*entry.shape, 2) if ENCODINGS[entry.encoding].components == 2 else tuple(entry.shape)
 
 
-def leaf_numel(shape: tuple[int, ...]) -> int:
-    """Elements of a leaf: whole rows, about 32 Ki of them; a longer row is split."""
-    columns = shape[-1] if shape else 1
-    return columns * (LEAF_NUMEL // columns) if 0 < columns <= LEAF_NUMEL else LEAF_NUMEL
-
-
 def chunk_numel(leaf: int, bits: int, chunk_nbytes: int) -> int:
     """Elements of a chunk: the largest 2^k leaves that take at most `chunk_nbytes` on the wider side."""
     numel = leaf
@@ -75,7 +69,7 @@ def sides_of(pair: TensorPair, read_identical: bool) -> list[tuple[str, TensorEn
     """What is scanned for a pair: both sides together, or each by itself; nothing when it is known to be identical."""
     old, new = pair.old, pair.new
     if pair.identical and old is not None:
-        return [("both", old, old)] if read_identical else []
+        return [("both", old, old)] if read_identical and new is not None else []
     if pair.status == "paired" and old is not None and new is not None:
         return [("both", old, new)]
     return [(side, entry, entry) for side, entry in (("old", old), ("new", new)) if entry is not None]
@@ -96,11 +90,10 @@ def slices_of(pair: TensorPair, chunk_nbytes: int, statistics: tuple[Any, ...], 
 
 
 def slice_nbytes(piece: Slice) -> int:
-    """Stored bytes that a slice reads."""
+    """Stored bytes that a slice reads; the slices of a tensor add up to all of them."""
     entries = (piece.old, piece.new) if piece.side == "both" and piece.new is not piece.old else (piece.old,)
-    total = prod(real_shape(piece.old))
-    share = (piece.stop - piece.start) / total if total else 0
-    return int(sum(entry.stored_nbytes for entry in entries) * share)
+    stored, total = sum(entry.stored_nbytes for entry in entries), max(1, prod(real_shape(piece.old)))
+    return stored * piece.stop // total - stored * piece.start // total
 
 
 def batches(slices: Iterable[Slice]) -> Iterator[Batch]:

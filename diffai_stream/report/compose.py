@@ -37,22 +37,6 @@ class Composer:
         sides = {"old": checkpoint_info(old), "new": checkpoint_info(new)}
         return self.record("header", {"tool": tool, **sides, "options": options, "plan": plan})
 
-    def tensor(self, evidence: Evidence) -> dict[str, Any]:
-        """A tensor record."""
-        pair = evidence.pair
-        fields = {
-            "name": pair.name,
-            "layer": pair.layer,
-            "role": pair.role,
-            "status": evidence.status,
-            "match": pair.match,
-            "old": side_info(pair.old),
-            "new": side_info(pair.new),
-            "stats": evidence.stats,
-            "change": evidence.change,
-        }
-        return self.record("tensor", fields)
-
     def finding(self, analysis: str, found: Finding | Skipped) -> dict[str, Any]:
         """A finding, or why there is none."""
         if isinstance(found, Skipped):
@@ -81,6 +65,22 @@ def checkpoint_info(checkpoint: Checkpoint) -> dict[str, Any]:
         "parameter_count": sum(entry.numel for entry in checkpoint.tensors),
         "stored_nbytes": sum(entry.stored_nbytes for entry in checkpoint.tensors),
         "metadata": [{"key": key, "value": value} for key, value in checkpoint.metadata.items()],
+    }
+
+
+def tensor_fields(evidence: Evidence) -> dict[str, Any]:
+    """The fields of a tensor record, which may be held back before it becomes one."""
+    pair = evidence.pair
+    return {
+        "name": pair.name,
+        "layer": pair.layer,
+        "role": pair.role,
+        "status": evidence.status,
+        "match": pair.match,
+        "old": side_info(pair.old),
+        "new": side_info(pair.new),
+        "stats": evidence.stats,
+        "change": evidence.change,
     }
 
 

@@ -13,12 +13,13 @@ class Side(NamedTuple):
     values: Any  # float32[:], values of 8-bit codes
     counted: int  # NONE, PATTERN16, PATTERN8 or KEY
     moments: bool
-    order: Any  # uint16[:], keys by ascending value
+    order: Any  # uint16[:], groups of keys and keys by ascending value
 
 
 class Rules(NamedTuple):
     """What the pair asks for: the delta histogram, and the tolerance below which an element counts as unchanged."""
 
+    same_encoding: bool
     count_delta: bool
     tolerant: bool
     absolute: float

@@ -6,23 +6,10 @@ A hash of leaf hashes (a tree of depth one), so that the parts of a tensor can b
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import NamedTuple
 
 from diffai_stream.statistics.base import Statistic, Tile
-from diffai_stream.statistics.layout import View
-
-LEAF_NUMEL = 32_768
-
-
-@lru_cache(maxsize=64)
-def leaf_numel(shape: tuple[int, ...]) -> int:
-    """Elements of a leaf of a tensor of this shape: whole rows, about 32 Ki elements; a longer row is split.
-
-    The same rule as `plan.chunks.leaf_numel`: a tile is a run of these leaves.
-    """
-    columns = shape[-1] if shape else 1
-    return columns * (LEAF_NUMEL // columns) if 0 < columns <= LEAF_NUMEL else LEAF_NUMEL
+from diffai_stream.statistics.layout import View, leaf_numel
 
 
 class LeafDigests(NamedTuple):

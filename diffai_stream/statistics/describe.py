@@ -6,8 +6,8 @@ to measure for is None.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from math import isfinite, log10, prod, sqrt
+from collections.abc import Iterable, Sequence
+from math import fsum, inf, isfinite, log10, prod, sqrt
 from typing import Any
 
 from diffai_stream.statistics.layout import AGREEMENT, PAIR_START, VIEW_WIDTH, View
@@ -58,6 +58,14 @@ def sum_of_squares(row: Row, view: View) -> float:
 def finite(value: float) -> float | None:
     """The number, or None when it is not one."""
     return value if isfinite(value) else None
+
+
+def total(values: Iterable[float]) -> float:
+    """The sum by math.fsum; infinity where it is beyond float64."""
+    try:
+        return fsum(values)
+    except OverflowError:
+        return inf
 
 
 def agreement(row: Row) -> dict[str, float]:

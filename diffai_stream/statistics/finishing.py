@@ -5,17 +5,27 @@ Vectorized over the tensors of a batch, because one at a time would cost more th
 
 from __future__ import annotations
 
-from math import sqrt
+from math import prod, sqrt
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from diffai_stream.statistics.entries import bin_run, coarsen, code_usage, distances_of_runs, law_distance, quantiles_of_runs
+from diffai_stream.statistics.entries import bin_run, coarsen, codes_of_runs, distances_of_runs, law_distance, quantiles_of_runs
 from diffai_stream.statistics.layout import View, column
 from diffai_stream.statistics.scanner import Ask, Domain, Part, Run, Runs, complete_rows, key_domain
 
-QUANTILES = {"p001": 0.001, "p01": 0.01, "p05": 0.05, "p25": 0.25, "p50": 0.5, "p75": 0.75, "p95": 0.95, "p99": 0.99, "p999": 0.999}
+QUANTILES = {
+    "p001": 0.001,
+    "p01": 0.01,
+    "p05": 0.05,
+    "p25": 0.25,
+    "p50": 0.5,
+    "p75": 0.75,
+    "p95": 0.95,
+    "p99": 0.99,
+    "p999": 0.999,
+}
 PROBABILITIES = np.array(list(QUANTILES.values()))
 BINS = 128
 LAW_MIN_NUMEL = 4096  # below this a Kolmogorov-Smirnov distance of 0.005 says nothing
@@ -56,9 +66,9 @@ def finish(part: Part, domains: tuple[Domain, Domain], shapes: list[tuple[int, .
         if wants.bins:
             columns["bins"] = [[_bins(part, s, view, all_domains[view]) for view in SIDES] for s in range(len(part.rows))]
         if wants.laws:
-            columns["laws"] = [[_law(part, s, v, domains[v], shapes[s]) for v in (0, 1)] for s in range(len(part.rows))]
+            columns["laws"] = list(zip(*(_laws(part, view, domains[view], shapes) for view in (0, 1)), strict=True))
         if wants.codes:
-            columns["codes"] = [[_codes(part, s, v, domains[v]) for v in (0, 1)] for s in range(len(part.rows))]
+            columns["codes"] = list(zip(*(_codes(part, view, domains[view]) for view in (0, 1)), strict=True))
     return Finished(part.rows, coarse, ends, columns)
 
 
@@ -106,19 +116,23 @@ def _bins(part: Part, segment: int, view: View, domain: Domain) -> tuple[NDArray
 
 def initial_deviations(shape: tuple[int, ...]) -> dict[str, float]:
     """Standard deviations of the usual initial laws of a weight of this shape (out, in, ...)."""
-    receptive = int(np.prod(shape[2:]))
+    receptive = prod(shape[2:])
     fan_in, fan_out = shape[1] * receptive, shape[0] * receptive
     return {"0.02": 0.02, "1/sqrt(fan_in)": 1 / sqrt(fan_in), "sqrt(2/(fan_in+fan_out))": sqrt(2 / (fan_in + fan_out))}
 
 
-def _law(part: Part, segment: int, view: int, domain: Domain, shape: tuple[int, ...]) -> tuple[str, float] | None:
-    """(law, KS distance) of the nearest initial law whose deviation fits the RMS within 2 %; None when none fits."""
-    row = part.rows[segment]
-    n, mean, m2 = (row[column(View(view), field)] for field in ("n", "mean", "m2"))
-    if len(shape) < 2 or n < LAW_MIN_NUMEL:
-        return None
-    rms = sqrt(mean * mean + m2 / n)
-    run = part.run(segment, view)
+def _laws(part: Part, view: int, domain: Domain, shapes: list[tuple[int, ...]]) -> list[tuple[str, float] | None]:
+    """(law, KS distance) of the nearest initial law whose deviation fits the RMS within 2 %, by segment; None for none."""
+    n, mean, m2 = (part.rows[:, column(View(view), field)] for field in ("n", "mean", "m2"))
+    rms = np.sqrt(mean * mean + m2 / np.maximum(n, 1))
+    large = n >= LAW_MIN_NUMEL
+    return [
+        _nearest_law(part.run(s, view), domain, float(rms[s]), shapes[s]) if large[s] and len(shapes[s]) > 1 else None
+        for s in range(len(part.rows))
+    ]
+
+
+def _nearest_law(run: Run, domain: Domain, rms: float, shape: tuple[int, ...]) -> tuple[str, float] | None:
     found = [
         (_distance_to_law(run, domain, sigma, uniform), f"{kind}(0, {name})")
         for name, sigma in initial_deviations(shape).items()
@@ -134,11 +148,10 @@ def _distance_to_law(run: Run, domain: Domain, sigma: float, uniform: bool) -> f
     return float(out[0])
 
 
-def _codes(part: Part, segment: int, view: int, domain: Domain) -> tuple[float, float] | tuple[None, None]:
-    """(entropy in bits, saturated ratio) of the codes of a side; Nones where codes are not counted exactly."""
+def _codes(part: Part, view: int, domain: Domain) -> list[tuple[float | None, float | None]]:
+    """(entropy in bits, saturated ratio) of the codes of a side, by segment; Nones where codes are not counted exactly."""
     if not domain.exact:
-        return None, None
-    run = part.run(segment, view)
-    out = np.empty(2)
-    code_usage(run.keys, run.counts, domain.values, *map(float, domain.limits), out)
-    return float(out[0]), float(out[1])
+        return [(None, None)] * len(part.rows)
+    runs, out = part.runs[view], np.empty((len(part.rows), 2))
+    codes_of_runs(part.ends, view, runs.keys, runs.counts, domain.values, *map(float, domain.limits), out)
+    return [(entropy, saturated) for entropy, saturated in out.tolist()]

@@ -31,6 +31,7 @@ KEYS = 65_536  # the top 16 bits of a float32, or the pattern of a 16-bit code
 COARSE_SHIFT = 6  # a layer's histogram keeps the top 10 bits: 1,024 keys
 COARSE_KEYS = KEYS >> COARSE_SHIFT
 
+LEAF_NUMEL = 32_768
 BLOCK = 2048  # elements a kernel works on at a time, so that tiles stay in the first-level cache
 LEAF = 19  # columns of a leaf's state: three views of five moments, then dot, old squares, new squares, abs
 NONE, PATTERN16, PATTERN8, KEY = range(4)  # how a side is counted: not, by its 16- or 8-bit codes, by float32 keys
@@ -41,3 +42,9 @@ def column(view: View, field: str) -> int:
     if view == View.PAIR:
         return PAIR_START + AGREEMENT.index(field)
     return int(view) * VIEW_WIDTH + (MOMENTS + EXTREMA + COUNTS).index(field)
+
+
+def leaf_numel(shape: tuple[int, ...]) -> int:
+    """Elements of a leaf: whole rows, about 32 Ki of them; a longer row is split."""
+    columns = shape[-1] if shape else 1
+    return columns * (LEAF_NUMEL // columns) if 0 < columns <= LEAF_NUMEL else LEAF_NUMEL

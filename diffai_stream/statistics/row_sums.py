@@ -15,9 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffai_stream.statistics.base import Statistic, Tile
-from diffai_stream.statistics.content_hash import LEAF_NUMEL
 from diffai_stream.statistics.kernels.row_sums import WIDTH, sum_pieces
-from diffai_stream.statistics.layout import View
+from diffai_stream.statistics.layout import LEAF_NUMEL, View
 
 MAX_ROWS = 1 << 20
 DEAD_RATIO = 1e-6

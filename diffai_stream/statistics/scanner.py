@@ -71,14 +71,34 @@ class Part(NamedTuple):
 
 
 class Domain(NamedTuple):
-    """The keys of a counted side: their `order` by value, their `values`, and whether these are exact patterns."""
+    """The keys of a counted side: the order to walk them in, their `values`, and whether these are exact patterns.
+
+    `walk` begins with the groups of 64 keys by ascending value, then lists the keys, 64 of a group after the other.
+    """
 
     counted: int
-    order: NDArray[np.uint16]
+    walk: NDArray[np.uint16]
     values: NDArray[np.float64]
     exact: bool
     name: str
     limits: tuple[float, float] = (-np.inf, np.inf)
+
+    @property
+    def size(self) -> int:
+        """How many keys there are."""
+        return self.values.size
+
+    @property
+    def order(self) -> NDArray[np.uint16]:
+        """The keys by ascending value."""
+        return self.walk[self.size // 64 :]
+
+
+def _domain(
+    counted: int, order: NDArray[np.uint16], values: NDArray[np.float64], exact: bool, name: str, *limits: float
+) -> Domain:
+    walk = np.concatenate([order[::64] >> 6, order]).astype(np.uint16)
+    return Domain(counted, walk, values, exact, name, (limits[0], limits[1]) if limits else (-np.inf, np.inf))
 
 
 def _signed_order(size: int) -> NDArray[np.uint16]:
@@ -92,7 +112,7 @@ def key_domain() -> Domain:
     """Top halves of float32: the domain of deltas and of encodings with more than 16 bits. Values are lower edges."""
     with np.errstate(invalid="ignore"):  # signalling NaN patterns
         values = (np.arange(KEYS, dtype=np.uint32) << 16).view(np.float32).astype(np.float64)
-    return Domain(KEY, _signed_order(KEYS), values, False, "key")
+    return _domain(KEY, _signed_order(KEYS), values, False, "key")
 
 
 @lru_cache(maxsize=64)
@@ -103,7 +123,9 @@ def domain_of(encoding: Encoding) -> Domain:
     size = 1 << encoding.pattern_bits
     counted = PATTERN8 if size == 256 else PATTERN16
     values = encoding.pattern_values()
-    return Domain(counted, _value_order(values, encoding), values, True, encoding.name, (encoding.min_finite, encoding.max_finite))
+    return _domain(
+        counted, _value_order(values, encoding), values, True, encoding.name, encoding.min_finite, encoding.max_finite
+    )
 
 
 def _value_order(values: NDArray[np.float64], encoding: Encoding) -> NDArray[np.uint16]:
@@ -138,7 +160,7 @@ class Scanner:
         if dtype not in self._work:
             tiles = [np.zeros(size, dtype) for size in (BLOCK, BLOCK, BLOCK, 256)]
             parts = self._shared
-            arrays = (*parts["wide"], *parts["state"], *parts["tables"], *parts["groups"], key_domain().order)
+            arrays = (*parts["wide"], *parts["state"], *parts["tables"], *parts["groups"], key_domain().walk)
             work = Work(*tiles, *arrays)
             self._work[dtype] = work, Packed(pack(work))
         return self._work[dtype][1]
@@ -150,15 +172,17 @@ class Scanner:
         first element. `old` and `new` are read-only and hold native little-endian elements.
         """
         first, second = encodings
-        wide = DecodeKind.F64 <= max(first.kind, second.kind)
+        wide = max(first.kind, second.kind) >= DecodeKind.F64
         domains = (domain_of(first), domain_of(second), key_domain())
         histograms = self._histograms(segments, domains, ask)
         rows = np.empty((len(segments), ROW_WIDTH))
         sides = [
-            Side(raw, int(e.kind), e.table(), d.counted if ask.histograms else NONE, needs_moments(d, ask), d.order)
+            Side(raw, int(e.kind), e.table(), d.counted if ask.histograms else NONE, needs_moments(d, ask), d.walk)
             for raw, e, d in zip((old, new), encodings, domains, strict=False)
         ]
-        rules = Rules(ask.histograms, ask.absolute > 0 or ask.relative > 0, float(ask.absolute), float(ask.relative))
+        rules = Rules(
+            first is second, ask.histograms, ask.absolute > 0 or ask.relative > 0, float(ask.absolute), float(ask.relative)
+        )
         entry, dtype = (scan_pair64, np.float64) if wide else (scan_pair32, np.float32)
         entry(segments, rows, *sides, rules, self.work(dtype), histograms)
         return self._part(rows, histograms)
@@ -168,7 +192,7 @@ class Scanner:
         """Room for the runs: as many entries as a segment has elements, at most one a key."""
         arrays: list[NDArray] = []
         for domain in domains:
-            room = int(np.minimum(segments[:, 2], domain.order.size).sum()) if ask.histograms else 0
+            room = int(np.minimum(segments[:, 2], domain.size).sum()) if ask.histograms else 0
             arrays += [np.empty(room, np.uint16), np.empty(room, np.int64)]
         return Histograms(*arrays, np.zeros((len(segments), 3), np.int64))
 
@@ -211,7 +235,7 @@ def merge_tree(rows: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
 def _merge_runs(runs: Sequence[Runs], domain: Domain) -> Runs:
     if len(runs) == 1 or not any(run.keys.size for run in runs):
         return runs[0]
-    dense = np.zeros(domain.order.size, np.int64)
+    dense = np.zeros(domain.size, np.int64)
     for run in runs:
         dense[run.keys] += run.counts
     keys = domain.order[dense[domain.order] > 0]

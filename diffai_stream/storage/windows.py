@@ -72,6 +72,8 @@ def read_window(extent: Extent, start: int, stop: int, stamp: FileStamp | None, 
         return (_map if mapped else _pread)(descriptor, extent, start, stop)
     except OSError as error:
         raise TensorError(f"cannot read: {error.strerror}", path=extent.path, offset=extent.offset + start) from error
+    except ValueError as error:  # mmap, of a file that became shorter since fstat
+        raise ChangedFileError("the file shrank while it was read", path=extent.path, offset=extent.offset + start) from error
     finally:
         os.close(descriptor)
 

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from diffai_stream.encodings.base import Encoding
 from diffai_stream.encodings.catalogue import ENCODINGS
 from diffai_stream.encodings.kernels import decode32, decode64
-from diffai_stream.plan.chunks import leaf_numel
 from diffai_stream.statistics.base import Statistic, Tile
+from diffai_stream.statistics.layout import leaf_numel
 
 Bytes = NDArray[np.uint8]
 PAIRS = (("F32", "F32"), ("BF16", "BF16"), ("F32", "F8_E4M3"), ("F64", "F16"), ("I64", "U8"))

@@ -2,6 +2,7 @@
 
 Sums go by 16 or 32 explicit lanes, four or two elements a step: the compiler turns the inner loop into vector code
 without being allowed to reorder anything, so every CPU gives the same bits. Buffers are float32 (fast road) or float64.
+Constants are passed as i64(...): numba compiles a function anew for every literal integer it is called with.
 Orders 1 to 4 of the central moments: Pebay, SAND2008-6212; a second pass around the block's mean, with the correction for
 the rounding of that mean, is both faster and more exact than one pass of Welford's update.
 """
@@ -40,7 +41,7 @@ def clear_lanes(lanes, count):
 @part
 def pair_sums(x, y, d, n, lanes):
     """d = y - x, and lanes of x·y, x², y², d, |d| (16 lanes each); returns the five sums in float64."""
-    clear_lanes(lanes, 80)
+    clear_lanes(lanes, i64(80))
     whole = n - n % 64
     for k in range(0, whole, 64):
         a, b, c = x[k : k + 64], y[k : k + 64], d[k : k + 64]
@@ -62,13 +63,13 @@ def pair_sums(x, y, d, n, lanes):
         lanes[32 + i] += y[k] * y[k]
         lanes[48 + i] += d[k]
         lanes[64 + i] += abs(d[k])
-    return fold(lanes, 0, 16), fold(lanes, 16, 16), fold(lanes, 32, 16), fold(lanes, 48, 16), fold(lanes, 64, 16)
+    return fold(lanes, i64(0), i64(16)), fold(lanes, i64(16), i64(16)), fold(lanes, i64(32), i64(16)), fold(lanes, i64(48), i64(16)), fold(lanes, i64(64), i64(16))
 
 
 @part
 def side_sums(x, n, lanes):
     """Sums of x and x² over the first n elements, in float64."""
-    clear_lanes(lanes, 64)
+    clear_lanes(lanes, i64(64))
     whole = n - n % 64
     for k in range(0, whole, 64):
         a = x[k : k + 64]
@@ -78,7 +79,7 @@ def side_sums(x, n, lanes):
     for k in range(whole, n):
         lanes[k % 32] += x[k]
         lanes[32 + k % 32] += x[k] * x[k]
-    return fold(lanes, 0, 32), fold(lanes, 32, 32)
+    return fold(lanes, i64(0), i64(32)), fold(lanes, i64(32), i64(32))
 
 
 @part
@@ -86,7 +87,7 @@ def central_moments(x, n, total, lanes, out):
     """out[0:5] = n, mean, m2, m3, m4 of x[:n], whose sum is `total`."""
     lanes[0] = total / n
     pivot = lanes[0]  # the mean, rounded to the type of x
-    clear_lanes(lanes, 128)
+    clear_lanes(lanes, i64(128))
     whole = n - n % 64
     for k in range(0, whole, 64):
         a = x[k : k + 64]
@@ -104,8 +105,8 @@ def central_moments(x, n, total, lanes, out):
         lanes[32 + k % 32] += e2
         lanes[64 + k % 32] += e2 * e
         lanes[96 + k % 32] += e2 * e2
-    shift = fold(lanes, 0, 32) / n
-    s2, s3, s4 = fold(lanes, 32, 32), fold(lanes, 64, 32), fold(lanes, 96, 32)
+    shift = fold(lanes, i64(0), i64(32)) / n
+    s2, s3, s4 = fold(lanes, i64(32), i64(32)), fold(lanes, i64(64), i64(32)), fold(lanes, i64(96), i64(32))
     square = shift * shift
     out[N] = n
     out[MEAN] = np.float64(pivot) + shift

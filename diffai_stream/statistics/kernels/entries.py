@@ -22,13 +22,21 @@ def real(block, k):
 def side(block, k):
     """Six arguments from k on as a Side."""
     flag = number(block, k + 4) != 0
-    return Side(vector(block, k, u1), number(block, k + 1), vector(block, k + 2, f4), number(block, k + 3), flag, vector(block, k + 5, u2))
+    return Side(
+        vector(block, k, u1),
+        number(block, k + 1),
+        vector(block, k + 2, f4),
+        number(block, k + 3),
+        flag,
+        vector(block, k + 5, u2),
+    )
 
 
 @inlined
 def rules(block, k):
-    """Four arguments from k on as Rules."""
-    return Rules(number(block, k) != 0, number(block, k + 1) != 0, real(block, k + 2), real(block, k + 3))
+    """Five arguments from k on as Rules."""
+    flags = number(block, k) != 0, number(block, k + 1) != 0, number(block, k + 2) != 0
+    return Rules(flags[0], flags[1], flags[2], real(block, k + 3), real(block, k + 4))
 
 
 @inlined
@@ -74,12 +82,12 @@ def histograms(block, k):
 
 def scan_pair32(b):
     """scan_pair over float32 tiles: segments, rows, old, new, rules, work, histograms."""
-    scan_pair(matrix(b, 0, i8), matrix(b, 1, f8), side(b, 2), side(b, 8), rules(b, 14), work(b, 18, f4), histograms(b, 38))
+    scan_pair(matrix(b, 0, i8), matrix(b, 1, f8), side(b, 2), side(b, 8), rules(b, 14), work(b, 19, f4), histograms(b, 39))
 
 
 def scan_pair64(b):
     """scan_pair over float64 tiles."""
-    scan_pair(matrix(b, 0, i8), matrix(b, 1, f8), side(b, 2), side(b, 8), rules(b, 14), work(b, 18, f8), histograms(b, 38))
+    scan_pair(matrix(b, 0, i8), matrix(b, 1, f8), side(b, 2), side(b, 8), rules(b, 14), work(b, 19, f8), histograms(b, 39))
 
 
 def merge_rows(b):
@@ -89,7 +97,9 @@ def merge_rows(b):
 
 def moments_of_runs(b):
     """moments_of_runs: ends, view, keys, counts, values, rows."""
-    finish.moments_of_runs(matrix(b, 0, i8), number(b, 1), vector(b, 2, u2), vector(b, 3, i8), vector(b, 4, f8), matrix(b, 5, f8))
+    finish.moments_of_runs(
+        matrix(b, 0, i8), number(b, 1), vector(b, 2, u2), vector(b, 3, i8), vector(b, 4, f8), matrix(b, 5, f8)
+    )
 
 
 def coarsen(b):
@@ -123,7 +133,12 @@ def bin_run(b):
     finish.bin_run(*inputs, real(b, 4), real(b, 5), vector(b, 6, i8))
 
 
-def code_usage(b):
-    """code_usage: keys, counts, values, low, high, out[2]."""
-    out = vector(b, 5, f8)
-    out[0], out[1] = finish.code_usage(vector(b, 0, u2), vector(b, 1, i8), vector(b, 2, f8), real(b, 3), real(b, 4))
+def codes_of_runs(b):
+    """codes_of_runs: ends, view, keys, counts, values, low, high, out."""
+    inputs = matrix(b, 0, i8), number(b, 1), vector(b, 2, u2), vector(b, 3, i8), vector(b, 4, f8)
+    finish.codes_of_runs(*inputs, real(b, 5), real(b, 6), matrix(b, 7, f8))
+
+
+def fold_rows(b):
+    """fold_rows: into, rows."""
+    finish.fold_rows(vector(b, 0, f8), matrix(b, 1, f8))

@@ -126,7 +126,7 @@ def next_atom(keys, counts, values, same, i):
     if i == keys.size:
         return np.inf, 0.0, 0, i
     value = values[keys[i]]
-    return (value if same else np.float64(rank_of(np.int64(key_of(value))))), value, counts[i], i + 1
+    return (value if same else np.float64(rank_of(np.int64(key_of(value + 0.0))))), value, counts[i], i + 1
 
 
 @part
@@ -246,3 +246,18 @@ def code_usage(keys, counts, values, low, high):
         share = counts[i] / total
         entropy -= share * np.log2(share)
     return (max(entropy, 0.0), limit / total) if total else (0.0, 0.0)
+
+
+@part
+def codes_of_runs(ends, view, keys, counts, values, low, high, out):
+    """code_usage for the view of every segment: out[s, 0:2]."""
+    for s in range(ends.shape[0]):
+        start, end = ends[s - 1, view] if s else 0, ends[s, view]
+        out[s, 0], out[s, 1] = code_usage(keys[start:end], counts[start:end], values, low, high)
+
+
+@part
+def fold_rows(into, rows):
+    """Merge the rows of different tensors into one, first to last."""
+    for s in range(rows.shape[0]):
+        merge_rows(into, rows[s])

@@ -38,6 +38,7 @@ from diffai_stream.statistics.kernels.tables import (
 )
 from diffai_stream.statistics.layout import AGREEMENT, BLOCK, KEY, LEAF, PAIR_START, PATTERN8, PATTERN16, VIEW_WIDTH
 
+i64 = np.int64
 SMALL = 65_536  # tensors below this mark the groups of keys they touch, instead of having whole tables searched
 LOW, HIGH, ZERO, NAN, POSINF, NEGINF = 5, 6, 7, 8, 9, 10  # within a view's columns
 OLD, NEW, DELTA = 0, VIEW_WIDTH, 2 * VIEW_WIDTH
@@ -57,16 +58,22 @@ def take_range(row, at, low, high):
 
 @inlined
 def is_safe(low, high):
-    """Whether powers up to the fourth fit float32, by a block's range (false for NaN and infinities)."""
-    top = max(abs(low), abs(high))
-    return top == 0 or (top >= SAFE_LOW and top <= SAFE_HIGH)
+    """Whether powers up to the fourth fit float32, by a block's range; false for NaN, which fails every comparison."""
+    a, b = abs(low), abs(high)
+    return a <= SAFE_HIGH and b <= SAFE_HIGH and (a >= SAFE_LOW or b >= SAFE_LOW or (a == 0 and b == 0))
+
+
+@inlined
+def are_safe_squares(a, b):
+    """Whether two sums of squares neither overflowed nor vanished in float32; false for NaN."""
+    return a >= SQUARES_LOW and a <= SQUARES_HIGH and b >= SQUARES_LOW and b <= SQUARES_HIGH
 
 
 @inlined
 def add_moments(x, n, total, lanes, five, leaf, slot):
     """Merge the moments of x[:n] into a view of the leaf."""
     central_moments(x, n, total, lanes, five)
-    merge_moments(leaf, slot, five, 0)
+    merge_moments(leaf, slot, five, i64(0))
 
 
 @part
@@ -155,7 +162,7 @@ def take_pair(sums, low, high, x, y, d, n, unequal, row, lanes, mark, rules, w):
     for i in range(3):
         w.leaf[LEAF_DOT + i] += sums[i]
     w.leaf[LEAF_ABS] += sums[4]
-    add_moments(d, n, sums[3], lanes, w.five, w.leaf, 10)
+    add_moments(d, n, sums[3], lanes, w.five, w.leaf, i64(10))
     if rules.count_delta:
         count_keys(d, n, w.table_delta)
         if mark:
@@ -194,8 +201,7 @@ def pair_block(x, y, n, row, first, exact_integers, mark, rules, w):
     """The pair of a decoded block: the float32 road when every sum is safe there, else the float64 road."""
     sums = pair_sums(x, y, w.d, n, w.lanes)
     low, high = value_range(w.d, n)
-    squares = min(sums[1], sums[2]) >= SQUARES_LOW and max(sums[1], sums[2]) <= SQUARES_HIGH
-    if exact_integers >= 0 or not (squares and is_safe(low, high)):
+    if exact_integers >= 0 or not (are_safe_squares(sums[1], sums[2]) and is_safe(low, high)):
         pair_exact(x, y, n, row, first, exact_integers, mark, rules, w)
         return
     take_largest(row, w.d, n, max(abs(low), abs(high)), first)
@@ -224,9 +230,9 @@ def equal_block(x, n, row, rules, w):
     w.leaf[LEAF_DOT] += squares
     w.leaf[LEAF_OLD2] += squares
     w.leaf[LEAF_NEW2] += squares
-    clear_lanes(w.five, 5)
+    clear_lanes(w.five, i64(5))
     w.five[0] = finite
-    merge_moments(w.leaf, 10, w.five, 0)
+    merge_moments(w.leaf, i64(10), w.five, i64(0))
     if rules.count_delta:
         w.table_delta[0] += np.uint32(finite)
         w.groups_delta[0] = 1
@@ -236,24 +242,24 @@ def equal_block(x, n, row, rules, w):
 def block(a, b, n, row, first, mark, old, new, rules, w):
     """One block of n elements whose bytes are `a` and `b`."""
     decode(old.kind, a, old.values, w.x)
-    if old.kind == new.kind and same_bytes(a, b):
+    if rules.same_encoding and same_bytes(a, b):
         count_side(a, old, w.table_shared, w.groups_old, mark)
         equal_block(w.x, n, row, rules, w)
         if old.moments:
             for c in range(VIEW_WIDTH):
                 w.before[c] = row[OLD + c]
-            clear_lanes(w.five, 5)
-            side_block(w.x, n, row, OLD, 0, w.table_shared, w.groups_old, mark, old, w)
+            clear_lanes(w.five, i64(5))
+            side_block(w.x, n, row, i64(OLD), i64(0), w.table_shared, w.groups_old, mark, old, w)
             copy_side(row, w.before)
-            merge_moments(w.leaf, 5, w.five, 0)
+            merge_moments(w.leaf, i64(5), w.five, i64(0))
         return
     decode(new.kind, b, new.values, w.y)
     count_side(a, old, w.table_old, w.groups_old, mark)
     count_side(b, new, w.table_new, w.groups_new, mark)
     if old.moments:
-        side_block(w.x, n, row, OLD, 0, w.table_old, w.groups_old, mark, old, w)
+        side_block(w.x, n, row, i64(OLD), i64(0), w.table_old, w.groups_old, mark, old, w)
     if new.moments:
-        side_block(w.y, n, row, NEW, 5, w.table_new, w.groups_new, mark, new, w)
+        side_block(w.y, n, row, i64(NEW), i64(5), w.table_new, w.groups_new, mark, new, w)
     integers = unequal_integers(a, b, old.kind, new.kind) if old.kind >= I64 and new.kind >= I64 else -1
     pair_block(w.x, w.y, n, row, first, integers, mark, rules, w)
 
@@ -304,9 +310,9 @@ def segment_rows(segment, row, old, new, rules, w):
     mark = numel < SMALL
     top = 0
     empty_row(row)
-    clear_lanes(w.stack[0], LEAF)
+    clear_lanes(w.stack[0], i64(LEAF))
     for number in range((numel + leaf_numel - 1) // leaf_numel):
-        clear_lanes(w.leaf, LEAF)
+        clear_lanes(w.leaf, i64(LEAF))
         end = min((number + 1) * leaf_numel, numel)
         for start in range(number * leaf_numel, end, BLOCK):
             n = min(BLOCK, end - start)
@@ -331,7 +337,7 @@ def segment_histograms(s, numel, old, new, rules, w, h):
     last = max(s - 1, 0)
     for view in range(3):
         h.ends[s, view] = h.ends[last, view] if s else 0
-    shared = old.kind == new.kind
+    shared = rules.same_encoding
     if shared and not everywhere:
         for g in range(w.groups_old.size):
             w.groups_new[g] |= w.groups_old[g]
@@ -345,7 +351,15 @@ def segment_histograms(s, numel, old, new, rules, w, h):
         )
     if rules.count_delta:
         h.ends[s, 2] = emit(
-            w.table_delta, w.table_shared, False, w.key_order, everywhere, w.groups_delta, h.keys_delta, h.counts_delta, h.ends[s, 2]
+            w.table_delta,
+            w.table_shared,
+            False,
+            w.key_order,
+            everywhere,
+            w.groups_delta,
+            h.keys_delta,
+            h.counts_delta,
+            h.ends[s, 2],
         )
         clear(w.table_delta, w.key_order, everywhere, w.groups_delta)
     if old.counted:

@@ -126,15 +126,16 @@ def is_occupied(table, group):
 def emit(table, shared, use_shared, order, everywhere, groups, keys, counts, at):
     """Append the non-zero counts of table (+ shared) in `order` to keys, counts from `at` on; returns the new end.
 
-    `order` lists the keys by ascending value; each aligned run of 64 of them stays within one group of 64 keys.
+    `order` begins with the groups of 64 keys by ascending value, then lists the keys, 64 of a group after the other.
     """
-    for start in range(0, order.size, 64):
-        group = order[start] >> u16(6)
+    number = order.size // 65
+    for g in range(number):
+        group = order[g]
         if not (everywhere or groups[group]):
             continue
         if not (is_occupied(table, group) or (use_shared and is_occupied(shared, group))):
             continue
-        for i in range(start, start + 64):
+        for i in range(number + 64 * g, number + 64 * g + 64):
             k = i64(order[i])
             count = i64(table[k]) + i64(table[SIZE + k])
             if use_shared:
@@ -149,8 +150,8 @@ def emit(table, shared, use_shared, order, everywhere, groups, keys, counts, at)
 @part
 def clear(table, order, everywhere, groups):
     """Zero a table again, as far as it was counted into."""
-    for start in range(0, order.size, 64):
-        group = order[start] >> u16(6)
+    for g in range(order.size // 65):
+        group = order[g]
         if (everywhere or groups[group]) and is_occupied(table, group):
             first = i64(group) * 64
             for k in range(first, first + 64):
