@@ -80,7 +80,7 @@ def prepare(
     check(options)
     analyses = tuple(chosen(options.analyses))
     plan, skipped = _plan(pairs, analyses, options)
-    ask = Ask(not options.fast, options.epsilon, options.relative_tolerance)
+    ask = Ask(not options.fast, options.stats or not options.fast, options.epsilon, options.relative_tolerance)
     wants = Wants(options.stats, options.stats, options.histograms, laws=not options.fast, codes=not options.fast)
     stamps = {**new.stamps, **old.stamps}
     program = Program(ask, wants, options.io, options.chunk_size, stamps)

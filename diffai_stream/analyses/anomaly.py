@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from math import isfinite, log, prod
+from math import log, prod
 from statistics import median
 from typing import Any
 
@@ -183,7 +183,7 @@ def _over_depth(tensors: Iterable[Digest]) -> Iterator[Finding]:
     roles: dict[tuple[str, str], list[tuple[Digest, float]]] = {}
     for digest in tensors:
         for side, rms in (("old", digest.old_rms), ("new", digest.new_rms)):
-            if rms and isfinite(rms) and _BLOCK.search(digest.layer):
+            if rms and _BLOCK.search(digest.layer):
                 roles.setdefault((digest.role, side), []).append((digest, rms))
     found: dict[tuple[str, str], dict[str, Judged]] = {}
     order: dict[tuple[str, str], Digest] = {}

@@ -116,7 +116,7 @@ def _rms(evidence: Evidence, side: str) -> float | None:
     if stats is None or entry is None:
         return None
     finite_count = prod(real_shape(entry)) - stats["nan_count"] - stats["posinf_count"] - stats["neginf_count"]
-    return stats["l2_norm"] / sqrt(finite_count) if finite_count else None
+    return stats["l2_norm"] / sqrt(finite_count) if finite_count and stats["l2_norm"] is not None else None
 
 
 def _hash(evidence: Evidence, side: str) -> str | None:

@@ -24,7 +24,7 @@ class LayerImpactFields(TypedDict):
     """layer_impact: one record a layer, one for the model at the end."""
 
     relative_l2: NotRequired[Annotated[float | None, "‖delta‖ / ‖old‖ of the layer; null when ‖old‖ is 0"]]
-    delta_l2_norm: NotRequired[Annotated[float, "‖delta‖ of the layer"]]
+    delta_l2_norm: NotRequired[Annotated[float | None, "‖delta‖ of the layer; null when beyond float64"]]
     changed_ratio: NotRequired[Annotated[float | None, "changed elements over elements compared; null when none were"]]
     parameter_count: NotRequired[Annotated[int, "elements of the layer, the larger side where they differ"]]
     unread_count: NotRequired[Annotated[int, "tensors known to be identical without reading, which these figures leave out"]]

@@ -25,7 +25,7 @@ def layer(evidence: LayerEvidence, options: Options) -> Findings:
     roles = sorted({t.role for t in compared})
     fields: dict[str, Any] = {
         "relative_l2": relative(compared),
-        "delta_l2_norm": sqrt(total(t.delta_squares for t in compared)),
+        "delta_l2_norm": finite(sqrt(total(t.delta_squares for t in compared))),
         "changed_ratio": sum(t.changed_count for t in compared) / numel if numel else None,
         "parameter_count": sum(t.numel for t in evidence.tensors),
         "unread_count": evidence.unread_count,

@@ -50,7 +50,7 @@ def tensor(evidence: Evidence, options: Options) -> Findings:
     sqnr = _decibels(fitted) if fitted is not None else change["sqnr_db"]
     baseline = BASELINE_SQNR_DB.get(pair.new.encoding)
     threshold = options.precision_loss_threshold if options.precision_loss_threshold is not None else DEFAULT_THRESHOLD
-    worst, worst_relative = _worst(rows)
+    worst, worst_relative = _worst(rows, fitted is not None)
     yield Finding(
         "tensor",
         pair.name,
@@ -123,12 +123,16 @@ def _decibels(relative: float) -> float | None:
     return -20 * log10(relative) if relative > 0 else None
 
 
-def _worst(rows: dict[str, Any] | None) -> tuple[int | None, float | None]:
+def _worst(rows: dict[str, Any] | None, is_fitted: bool) -> tuple[int | None, float | None]:
+    """(row, relative_l2) of the row that lost most, after its fitted scale where there is one."""
     if rows is None:
         return None, None
-    from diffai_stream.statistics.row_sums import worst_row
+    from diffai_stream.statistics.row_sums import RowField, fitted_scale_residual, worst_row
 
-    found = worst_row(rows["rows"])
+    sums = rows["rows"].copy()
+    if is_fitted:
+        sums[:, RowField.DELTA_SQUARES] = fitted_scale_residual(sums).residuals
+    found = worst_row(sums)
     return (found.row, finite(found.relative_l2)) if found is not None else (None, None)
 
 

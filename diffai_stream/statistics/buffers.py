@@ -6,13 +6,14 @@ from typing import Any, NamedTuple
 
 
 class Side(NamedTuple):
-    """One side of a scan: its bytes, how to decode and count them, and whether moments are summed or follow from counts."""
+    """One side of a scan: its bytes, how to decode and count them, whether moments are summed, and up to which order."""
 
     raw: Any  # uint8[:]
     kind: int
     values: Any  # float32[:], values of 8-bit codes
     counted: int  # NONE, PATTERN16, PATTERN8 or KEY
     moments: bool
+    fourth: bool  # third and fourth moments too
     order: Any  # uint16[:], groups of keys and keys by ascending value
 
 
@@ -21,6 +22,7 @@ class Rules(NamedTuple):
 
     same_encoding: bool
     count_delta: bool
+    fourth: bool
     tolerant: bool
     absolute: float
     relative: float

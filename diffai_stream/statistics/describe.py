@@ -27,7 +27,7 @@ def side_stats(row: Row, view: View) -> dict[str, Any]:
         "std": finite(sqrt(m2 / n)),
         "min": low,
         "max": high,
-        "l2_norm": sqrt(sum_of_squares(row, view)),
+        "l2_norm": finite(sqrt(sum_of_squares(row, view))),
         "abs_max": max(abs(low), abs(high)),
         **counts,
     }
@@ -84,7 +84,7 @@ def change_stats(row: Row, shape: Sequence[int]) -> dict[str, Any]:
         "changed_count": int(changed),
         "changed_ratio": changed / numel if numel else None,
         "sign_flip_count": int(flips),
-        "l2_norm": norm,
+        "l2_norm": finite(norm),
         "relative_l2": finite(norm / old) if old > 0 else None,
         "cosine_similarity": finite(max(-1.0, min(1.0, dot / old / new))) if both else None,
         "cosine_distance": cosine_distance(delta2, old, new) if both else None,

@@ -24,9 +24,10 @@ STACK = 48  # levels of the tree over leaves: 2^48 leaves are enough
 
 
 class Ask(NamedTuple):
-    """What a scan computes beyond moments, extrema, counts and agreement."""
+    """What a scan computes beyond moments to order 2, extrema, counts and agreement."""
 
     histograms: bool = True
+    fourth: bool = True
     absolute: float = 0.0
     relative: float = 0.0
 
@@ -177,12 +178,11 @@ class Scanner:
         histograms = self._histograms(segments, domains, ask)
         rows = np.empty((len(segments), ROW_WIDTH))
         sides = [
-            Side(raw, int(e.kind), e.table(), d.counted if ask.histograms else NONE, needs_moments(d, ask), d.walk)
+            Side(raw, int(e.kind), e.table(), d.counted if ask.histograms else NONE, needs_moments(d, ask), ask.fourth, d.walk)
             for raw, e, d in zip((old, new), encodings, domains, strict=False)
         ]
-        rules = Rules(
-            first is second, ask.histograms, ask.absolute > 0 or ask.relative > 0, float(ask.absolute), float(ask.relative)
-        )
+        tolerances = float(ask.absolute), float(ask.relative)
+        rules = Rules(first is second, ask.histograms, ask.fourth, any(tolerances), *tolerances)
         entry, dtype = (scan_pair64, np.float64) if wide else (scan_pair32, np.float32)
         entry(segments, rows, *sides, rules, self.work(dtype), histograms)
         return self._part(rows, histograms)

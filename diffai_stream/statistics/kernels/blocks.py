@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from diffai_stream.jit import overload, part, types
+from diffai_stream.jit import overload, part, prefetch, types
 
 i32, i64, u8, u16, u32 = np.int32, np.int64, np.uint8, np.uint16, np.uint32
 
@@ -36,6 +36,13 @@ def clear_lanes(lanes, count):
     """Zero the first lanes; a plain loop compiles faster than a slice assignment."""
     for i in range(count):
         lanes[i] = 0
+
+
+@part
+def fetch_ahead(raw):
+    """Ask for the block after `raw`: it lies in another page, where hardware does not look ahead."""
+    for at in range(raw.size, 2 * raw.size, 64):
+        prefetch(raw, at)
 
 
 @part
@@ -67,26 +74,53 @@ def pair_sums(x, y, d, n, lanes):
 
 
 @part
-def side_sums(x, n, lanes):
-    """Sums of x and x² over the first n elements, in float64."""
-    clear_lanes(lanes, i64(64))
+def side_sum(x, n, lanes):
+    """Sum of the first n elements, in float64."""
+    clear_lanes(lanes, i64(32))
+    whole = n - n % 128
+    for k in range(0, whole, 128):
+        a = x[k : k + 128]
+        for i in range(32):
+            lanes[i] += (a[i] + a[i + 32]) + (a[i + 64] + a[i + 96])
+    for k in range(whole, n):
+        lanes[k % 32] += x[k]
+    return fold(lanes, i64(0), i64(32))
+
+
+@part
+def side_squares(x, n, lanes):
+    """Sum of squares of the first n elements, in float64."""
+    clear_lanes(lanes, i64(32))
     whole = n - n % 64
     for k in range(0, whole, 64):
         a = x[k : k + 64]
         for i in range(32):
-            lanes[i] += a[i] + a[i + 32]
-            lanes[32 + i] += a[i] * a[i] + a[i + 32] * a[i + 32]
+            lanes[i] += a[i] * a[i] + a[i + 32] * a[i + 32]
     for k in range(whole, n):
-        lanes[k % 32] += x[k]
-        lanes[32 + k % 32] += x[k] * x[k]
-    return fold(lanes, i64(0), i64(32)), fold(lanes, i64(32), i64(32))
+        lanes[k % 32] += x[k] * x[k]
+    return fold(lanes, i64(0), i64(32))
 
 
 @part
-def central_moments(x, n, total, lanes, out):
-    """out[0:5] = n, mean, m2, m3, m4 of x[:n], whose sum is `total`."""
-    lanes[0] = total / n
-    pivot = lanes[0]  # the mean, rounded to the type of x
+def second_moment(x, n, pivot, lanes):
+    """Lanes of (x - pivot) and its square, 32 each."""
+    clear_lanes(lanes, i64(128))
+    whole = n - n % 64
+    for k in range(0, whole, 64):
+        a = x[k : k + 64]
+        for i in range(32):
+            e, f = a[i] - pivot, a[i + 32] - pivot
+            lanes[i] += e + f
+            lanes[32 + i] += e * e + f * f
+    for k in range(whole, n):
+        e = x[k] - pivot
+        lanes[k % 32] += e
+        lanes[32 + k % 32] += e * e
+
+
+@part
+def fourth_moment(x, n, pivot, lanes):
+    """Lanes of (x - pivot) and its second, third and fourth power, 32 each."""
     clear_lanes(lanes, i64(128))
     whole = n - n % 64
     for k in range(0, whole, 64):
@@ -105,14 +139,28 @@ def central_moments(x, n, total, lanes, out):
         lanes[32 + k % 32] += e2
         lanes[64 + k % 32] += e2 * e
         lanes[96 + k % 32] += e2 * e2
+
+
+@part
+def central_moments(x, n, total, fourth, lanes, out):
+    """out[0:5] = n, mean, m2, m3, m4 of x[:n], whose sum is `total`; without `fourth`, m3 and m4 stay 0."""
+    lanes[0] = total / n
+    pivot = lanes[0]  # the mean, rounded to the type of x
+    if fourth:
+        fourth_moment(x, n, pivot, lanes)
+    else:
+        second_moment(x, n, pivot, lanes)
     shift = fold(lanes, i64(0), i64(32)) / n
-    s2, s3, s4 = fold(lanes, i64(32), i64(32)), fold(lanes, i64(64), i64(32)), fold(lanes, i64(96), i64(32))
+    s2, s3, s4 = fold(lanes, i64(32), i64(32)), 0.0, 0.0
     square = shift * shift
     out[N] = n
     out[MEAN] = np.float64(pivot) + shift
     out[M2] = max(s2 - n * square, 0.0)
-    out[M3] = s3 - 3 * shift * s2 + 2 * n * shift * square
-    out[M4] = max(s4 - 4 * shift * s3 + 6 * square * s2 - 3 * n * square * square, 0.0)
+    out[M3], out[M4] = 0.0, 0.0
+    if fourth:
+        s3, s4 = fold(lanes, i64(64), i64(32)), fold(lanes, i64(96), i64(32))
+        out[M3] = s3 - 3 * shift * s2 + 2 * n * shift * square
+        out[M4] = max(s4 - 4 * shift * s3 + 6 * square * s2 - 3 * n * square * square, 0.0)
 
 
 @part

@@ -20,23 +20,18 @@ def real(block, k):
 
 @inlined
 def side(block, k):
-    """Six arguments from k on as a Side."""
-    flag = number(block, k + 4) != 0
-    return Side(
-        vector(block, k, u1),
-        number(block, k + 1),
-        vector(block, k + 2, f4),
-        number(block, k + 3),
-        flag,
-        vector(block, k + 5, u2),
-    )
+    """Seven arguments from k on as a Side."""
+    kind, counted = number(block, k + 1), number(block, k + 3)
+    moments, fourth = number(block, k + 4) != 0, number(block, k + 5) != 0
+    return Side(vector(block, k, u1), kind, vector(block, k + 2, f4), counted, moments, fourth, vector(block, k + 6, u2))
 
 
 @inlined
 def rules(block, k):
-    """Five arguments from k on as Rules."""
-    flags = number(block, k) != 0, number(block, k + 1) != 0, number(block, k + 2) != 0
-    return Rules(flags[0], flags[1], flags[2], real(block, k + 3), real(block, k + 4))
+    """Six arguments from k on as Rules."""
+    same, count = number(block, k) != 0, number(block, k + 1) != 0
+    fourth, tolerant = number(block, k + 2) != 0, number(block, k + 3) != 0
+    return Rules(same, count, fourth, tolerant, real(block, k + 4), real(block, k + 5))
 
 
 @inlined
@@ -82,12 +77,12 @@ def histograms(block, k):
 
 def scan_pair32(b):
     """scan_pair over float32 tiles: segments, rows, old, new, rules, work, histograms."""
-    scan_pair(matrix(b, 0, i8), matrix(b, 1, f8), side(b, 2), side(b, 8), rules(b, 14), work(b, 19, f4), histograms(b, 39))
+    scan_pair(matrix(b, 0, i8), matrix(b, 1, f8), side(b, 2), side(b, 9), rules(b, 16), work(b, 22, f4), histograms(b, 42))
 
 
 def scan_pair64(b):
     """scan_pair over float64 tiles."""
-    scan_pair(matrix(b, 0, i8), matrix(b, 1, f8), side(b, 2), side(b, 8), rules(b, 14), work(b, 19, f8), histograms(b, 39))
+    scan_pair(matrix(b, 0, i8), matrix(b, 1, f8), side(b, 2), side(b, 9), rules(b, 16), work(b, 22, f8), histograms(b, 42))
 
 
 def merge_rows(b):

@@ -19,11 +19,13 @@ from diffai_stream.statistics.kernels.blocks import (
     count_flips,
     count_unequal,
     count_zeros,
+    fetch_ahead,
     first_position,
     merge_moments,
     pair_sums,
     same_bytes,
-    side_sums,
+    side_squares,
+    side_sum,
     value_range,
 )
 from diffai_stream.statistics.kernels.tables import (
@@ -70,9 +72,9 @@ def are_safe_squares(a, b):
 
 
 @inlined
-def add_moments(x, n, total, lanes, five, leaf, slot):
+def add_moments(x, n, total, fourth, lanes, five, leaf, slot):
     """Merge the moments of x[:n] into a view of the leaf."""
-    central_moments(x, n, total, lanes, five)
+    central_moments(x, n, total, fourth, lanes, five)
     merge_moments(leaf, slot, five, i64(0))
 
 
@@ -96,8 +98,7 @@ def side_exact(x, n, row, at, slot, table, groups, side, w):
     row[at + ZERO] += count_zeros(wide, finite)
     low, high = value_range(wide, finite)
     take_range(row, at, low, high)
-    total, _ = side_sums(wide, finite, w.wide_lanes)
-    add_moments(wide, finite, total, w.wide_lanes, w.five, w.leaf, slot)
+    add_moments(wide, finite, side_sum(wide, finite, w.wide_lanes), side.fourth, w.wide_lanes, w.five, w.leaf, slot)
     if side.counted == KEY:
         count_keys(wide, finite, table)
         mark_keys(wide, finite, groups)
@@ -112,8 +113,7 @@ def side_block(x, n, row, at, slot, table, groups, mark, side, w):
         return
     take_range(row, at, low, high)
     row[at + ZERO] += count_zeros(x, n)
-    total, _ = side_sums(x, n, w.lanes)
-    add_moments(x, n, total, w.lanes, w.five, w.leaf, slot)
+    add_moments(x, n, side_sum(x, n, w.lanes), side.fourth, w.lanes, w.five, w.leaf, slot)
     if side.counted == KEY:
         count_keys(x, n, table)
         if mark:
@@ -162,7 +162,7 @@ def take_pair(sums, low, high, x, y, d, n, unequal, row, lanes, mark, rules, w):
     for i in range(3):
         w.leaf[LEAF_DOT + i] += sums[i]
     w.leaf[LEAF_ABS] += sums[4]
-    add_moments(d, n, sums[3], lanes, w.five, w.leaf, i64(10))
+    add_moments(d, n, sums[3], rules.fourth, lanes, w.five, w.leaf, i64(10))
     if rules.count_delta:
         count_keys(d, n, w.table_delta)
         if mark:
@@ -208,10 +208,10 @@ def pair_block(x, y, n, row, first, exact_integers, mark, rules, w):
     take_pair(sums, low, high, x, y, w.d, n, count_unequal(x, y, n), row, w.lanes, mark, rules, w)
 
 
-@inlined
+@part
 def equal_block(x, n, row, rules, w):
     """The pair of a block whose bytes are equal: only the squares of one side need summing."""
-    _, squares = side_sums(x, n, w.lanes)
+    squares = side_squares(x, n, w.lanes)
     finite = n
     if not (squares >= SQUARES_LOW and squares <= SQUARES_HIGH):
         finite, squares = 0, 0.0
@@ -221,7 +221,7 @@ def equal_block(x, n, row, rules, w):
                 w.wide_x[finite] = value
                 finite += 1
         row[DELTA + NAN] += n - finite
-        _, squares = side_sums(w.wide_x, finite, w.wide_lanes)
+        squares = side_squares(w.wide_x, finite, w.wide_lanes)
     if finite == 0:
         return
     row[DELTA + ZERO] += finite
@@ -254,12 +254,16 @@ def block(a, b, n, row, first, mark, old, new, rules, w):
             merge_moments(w.leaf, i64(5), w.five, i64(0))
         return
     decode(new.kind, b, new.values, w.y)
+    if old.counted != PATTERN16:
+        fetch_ahead(a)
     count_side(a, old, w.table_old, w.groups_old, mark)
     count_side(b, new, w.table_new, w.groups_new, mark)
     if old.moments:
         side_block(w.x, n, row, i64(OLD), i64(0), w.table_old, w.groups_old, mark, old, w)
     if new.moments:
         side_block(w.y, n, row, i64(NEW), i64(5), w.table_new, w.groups_new, mark, new, w)
+    if new.counted != PATTERN16:
+        fetch_ahead(b)
     integers = unequal_integers(a, b, old.kind, new.kind) if old.kind >= I64 and new.kind >= I64 else -1
     pair_block(w.x, w.y, n, row, first, integers, mark, rules, w)
 
@@ -330,7 +334,7 @@ def segment_rows(segment, row, old, new, rules, w):
     settle(w.stack, top, row)
 
 
-@inlined
+@part
 def segment_histograms(s, numel, old, new, rules, w, h):
     """Move the tables of a finished segment into runs and clear them."""
     everywhere = numel >= SMALL

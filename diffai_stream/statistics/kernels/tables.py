@@ -16,18 +16,17 @@ SIZE = 65_536
 MASK, SECOND = u64(0xFFFF), u64(SIZE)
 S16, S32, S48 = u64(16), u64(32), u64(48)
 ONE = u32(1)
-AHEAD = 512  # words: the next block, which hardware does not fetch because it lies in another page
 LARGEST_KEY = 0x7F7F  # of finite values
 
 
 @part
 def count_patterns16(raw, table):
-    """Count the 16-bit codes in the bytes `raw`."""
+    """Count the 16-bit codes in the bytes `raw`, and fetch the next block: it lies in another page, unseen by hardware."""
     words = raw.size // 8
     quads = raw[: words * 8].view(np.uint64)
     for i in range(words):
         if i % 8 == 0:
-            prefetch(quads, i + AHEAD)
+            prefetch(quads, i + words)
         w = quads[i]
         table[w & MASK] += ONE
         table[SECOND + ((w >> S16) & MASK)] += ONE
@@ -133,7 +132,7 @@ def emit(table, shared, use_shared, order, everywhere, groups, keys, counts, at)
         group = order[g]
         if not (everywhere or groups[group]):
             continue
-        if not (is_occupied(table, group) or (use_shared and is_occupied(shared, group))):
+        if everywhere and not (is_occupied(table, group) or (use_shared and is_occupied(shared, group))):
             continue
         for i in range(number + 64 * g, number + 64 * g + 64):
             k = i64(order[i])
@@ -152,19 +151,9 @@ def clear(table, order, everywhere, groups):
     """Zero a table again, as far as it was counted into."""
     for g in range(order.size // 65):
         group = order[g]
-        if (everywhere or groups[group]) and is_occupied(table, group):
+        if is_occupied(table, group) if everywhere else groups[group]:
             first = i64(group) * 64
             for k in range(first, first + 64):
                 table[k] = 0
                 table[SIZE + k] = 0
 
-
-@part
-def count_joint8(old, new, table):
-    """table[(old << 8) | new] += 1 over two byte arrays of equal size: every figure of an 8-bit pair follows from it."""
-    whole = old.size - old.size % 2
-    for i in range(0, whole, 2):
-        table[(u64(old[i]) << u64(8)) | u64(new[i])] += ONE
-        table[SECOND + ((u64(old[i + 1]) << u64(8)) | u64(new[i + 1]))] += ONE
-    if whole < old.size:
-        table[(u64(old[whole]) << u64(8)) | u64(new[whole])] += ONE
