@@ -34,7 +34,7 @@ def numbers(tensor: np.ndarray | Declared) -> np.ndarray:
     """float64 values, complex numbers with one more axis of 2."""
     stored = array_of(tensor)
     if stored.dtype == np.complex64:
-        return stored.view(np.float32).reshape(*stored.shape, 2).astype(np.float64)
+        return stored.reshape(-1).view(np.float32).reshape(*stored.shape, 2).astype(np.float64)
     with np.errstate(invalid="ignore"):
         return stored.astype(np.float64)
 

@@ -62,12 +62,14 @@ class AnomalySection:
         figures = [number(record[key]) if record.get(key) is not None else "" for key in ("value", "threshold", "count")]
         cells = [severity, record.get("kind") or "", record["subject"], record.get("side") or "", *figures]
         extra = {key: item for key, item in record.items() if key not in _BASE_FIELDS | _ANOMALY_FIELDS}
-        notes = [[_fields(page, extra)]] if extra else []
+        detail = record.get("detail")
+        notes = [[page.name(str(detail))]] if detail else []
+        notes += [[_fields(page, extra)]] if extra else []
         styles = (SEVERITY_STYLES.get(severity, ""), "bold", "", "", "", "dim", "")
         return Row([page.name(str(cell)) for cell in cells], styles, notes)
 
 
-_ANOMALY_FIELDS: Final = frozenset({"kind", "side", "value", "threshold", "count"})
+_ANOMALY_FIELDS: Final = frozenset({"kind", "side", "value", "threshold", "count", "detail"})
 
 
 class QuantizationSection:
