@@ -1,13 +1,13 @@
 """The errors of the package. Each names what was read and where, so that a message alone is enough to act on.
 
-    DiffaiError
-    ├── UsageError              the call itself is wrong (exit 2 before any byte is read)
-    │   └── MemoryLimitError    the plan needs more memory than allowed
-    ├── MissingExtraError       a library that an input needs is not installed
-    └── CheckpointError         something in the input cannot be read
-        ├── FormatError         the container: unknown, damaged, refused
-        ├── TensorError         one tensor: bad extent, unknown encoding
-        └── ChangedFileError    the file changed or shrank while it was read
+DiffaiError
+├── UsageError              the call itself is wrong (exit 2 before any byte is read)
+│   └── MemoryLimitError    the plan needs more memory than allowed
+├── MissingExtraError       a library that an input needs is not installed
+└── CheckpointError         something in the input cannot be read
+    ├── FormatError         the container: unknown, damaged, refused
+    ├── TensorError         one tensor: bad extent, unknown encoding
+    └── ChangedFileError    the file changed or shrank while it was read
 """
 
 from __future__ import annotations

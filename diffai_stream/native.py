@@ -24,9 +24,27 @@ import numpy as np
 
 PLACES = 3  # int64 of an argument in the block
 PACKAGE = Path(__file__).parent
-SOURCES = ("jit.py", "encodings/kernels.py", "statistics", "statistics/kernels", "storage/guard_kernel.py")
+SOURCES = (
+    "jit.py",
+    "encodings/kernels.py",
+    "statistics/layout.py",
+    "statistics/buffers.py",
+    "statistics/kernels",
+    "storage/guard_kernel.py",
+)
 # What compiled code would call to raise or to free: never reached, since entries own no memory and check no bounds.
-UNREACHED = ["NRT_Allocate", "NRT_Free", "NRT_MemInfo_alloc", "NRT_MemInfo_alloc_aligned", "NRT_MemInfo_call_dtor", "numba_do_raise", "numba_gil_ensure", "numba_gil_release", "numba_runtime_build_excinfo_struct", "numba_unpickle"]
+UNREACHED = (
+    "NRT_Allocate",
+    "NRT_Free",
+    "NRT_MemInfo_alloc",
+    "NRT_MemInfo_alloc_aligned",
+    "NRT_MemInfo_call_dtor",
+    "numba_do_raise",
+    "numba_gil_ensure",
+    "numba_gil_release",
+    "numba_runtime_build_excinfo_struct",
+    "numba_unpickle",
+)
 
 
 def _candidates() -> Iterator[Path]:
@@ -72,8 +90,8 @@ def _key() -> str:
     files = [PACKAGE / name for name in SOURCES]
     paths = sorted(path for file in files for path in (file.glob("*.py") if file.is_dir() else [file]))
     features = llvm.get_host_cpu_features().flatten()
-    versions = (metadata.version("numba"), metadata.version("llvmlite"), sys.version_info[:2], llvm.get_host_cpu_name(), features)
-    digest = xxh3_64(repr(versions).encode())
+    versions = metadata.version("numba"), metadata.version("llvmlite"), sys.version_info[:2]
+    digest = xxh3_64(repr((versions, llvm.get_host_cpu_name(), features)).encode())
     for path in paths:
         digest.update(path.read_bytes())
     return digest.hexdigest()

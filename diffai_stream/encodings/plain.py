@@ -7,6 +7,7 @@ specification 1.0 (E8M0, E2M1, E2M3, E3M2); FNUZ variants (one NaN at 0x80, no n
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,9 @@ from numpy.typing import NDArray
 from diffai_stream.encodings.base import DecodeKind, Encoding
 
 
-def minifloat(exponent_bits: int, mantissa_bits: int, bias: int, nan_codes: tuple[int, ...], inf_code: int = -1) -> NDArray[np.float32]:
+def minifloat(
+    exponent_bits: int, mantissa_bits: int, bias: int, nan_codes: tuple[int, ...], inf_code: int = -1
+) -> NDArray[np.float32]:
     """float32[256]: the value of every code of a small float; codes above its width repeat.
 
     `nan_codes` and `inf_code` are magnitudes (sign bit clear), except the lone FNUZ NaN, which is the sign bit itself.
@@ -30,7 +33,7 @@ def minifloat(exponent_bits: int, mantissa_bits: int, bias: int, nan_codes: tupl
     value = np.where(codes & sign_bit, -value, value)
     for code in nan_codes:
         value[(codes == code) if code == sign_bit else (magnitude == code)] = np.nan
-    return value.astype(np.float32)
+    return np.asarray(value, np.float32)
 
 
 def scale_exponents() -> NDArray[np.float32]:
@@ -58,15 +61,27 @@ def unpack_sixes(raw: NDArray[np.uint8], numel: int) -> NDArray[np.uint8]:
     return np.packbits(bits, axis=1, bitorder="little").reshape(-1)
 
 
-def _float(name: str, bits: int, kind: DecodeKind, exponent: int, mantissa: int, limit: float, pattern: int = 0, **more: object) -> Encoding:
-    return Encoding(name, bits, kind, "float", pattern, exponent, mantissa, -limit, limit, **more)  # type: ignore[arg-type]
+def _float(
+    name: str, bits: int, kind: DecodeKind, exponent: int, mantissa: int, limit: float, pattern: int = 0, **more: Any
+) -> Encoding:
+    return Encoding(name, bits, kind, "float", pattern, exponent, mantissa, -limit, limit, **more)
 
 
-def _integer(name: str, bits: int, kind: DecodeKind, low: int, high: int, pattern: int = 0, **more: object) -> Encoding:
-    return Encoding(name, bits, kind, "integer", pattern, 0, 0, float(low), float(high), **more)  # type: ignore[arg-type]
+def _integer(name: str, bits: int, kind: DecodeKind, low: int, high: int, pattern: int = 0, **more: Any) -> Encoding:
+    return Encoding(name, bits, kind, "integer", pattern, 0, 0, float(low), float(high), **more)
 
 
-def _small(name: str, bits: int, exponent: int, mantissa: int, bias: int, limit: float, nan: tuple[int, ...], inf: int = -1, **more: object) -> Encoding:
+def _small(
+    name: str,
+    bits: int,
+    exponent: int,
+    mantissa: int,
+    bias: int,
+    limit: float,
+    nan: tuple[int, ...],
+    inf: int = -1,
+    **more: Any,
+) -> Encoding:
     values = partial(minifloat, exponent, mantissa, bias, nan, inf)
     return _float(name, bits, DecodeKind.CODE8, exponent, mantissa, limit, 8, values=values, **more)
 
@@ -81,7 +96,7 @@ PLAIN: tuple[Encoding, ...] = (
     _float("F16", 16, DecodeKind.F16, 5, 10, 65504.0, 16, title="IEEE half"),
     _float("BF16", 16, DecodeKind.BF16, 8, 7, _BF16_MAX, 16, title="bfloat16"),
     _small("F8_E4M3", 8, 4, 3, 7, 448.0, (0x7F,), title="OCP E4M3, no infinity"),
-    _small("F8_E5M2", 8, 5, 2, 15, 57344.0, (0x7D, 0x7E, 0x7F), 0x7C, title="OCP E5M2"),
+    _small("F8_E5M2", 8, 5, 2, 15, 57344.0, (0x7D, 0x7E, 0x7F), inf=0x7C, title="OCP E5M2"),
     _small("F8_E4M3FNUZ", 8, 4, 3, 8, 240.0, (0x80,), title="E4M3, one NaN, no negative zero"),
     _small("F8_E5M2FNUZ", 8, 5, 2, 16, 57344.0, (0x80,), title="E5M2, one NaN, no negative zero"),
     _float("F8_E8M0", 8, DecodeKind.CODE8, 8, 0, 2.0**127, 8, values=scale_exponents, title="power-of-two scale"),

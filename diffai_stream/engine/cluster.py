@@ -40,7 +40,7 @@ def _client(options: Options) -> Iterator[Any]:
     if options.scheduler is None and options.scheduler_file is None:
         workers = options.workers or len(os.sched_getaffinity(0))
         with (
-            distributed.LocalCluster(n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None) as cluster,
+            distributed.LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None) as cluster,
             distributed.Client(cluster) as client,
         ):
             yield client

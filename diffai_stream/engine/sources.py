@@ -79,7 +79,9 @@ class Source:
             gathered = np.ascontiguousarray(items[first // columns : last // columns])
         else:
             gathered = items.flat[first:last]
-        return gathered.reshape(-1).view(np.uint8)[(start % parts) * (itemsize // parts) :][: (stop - start) * (itemsize // parts)]
+        real = itemsize // parts
+        lead = (start % parts) * real
+        return gathered.reshape(-1).view(np.uint8)[lead : lead + (stop - start) * real]
 
 
 def _frozen(raw: Bytes) -> Bytes:

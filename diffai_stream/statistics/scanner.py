@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,12 +63,6 @@ class Part(NamedTuple):
         start = int(self.ends[segment - 1, view]) if segment else 0
         piece = slice(start, int(self.ends[segment, view]))
         return Run(self.runs[view].keys[piece], self.runs[view].counts[piece])
-
-    def segment(self, index: int) -> Part:
-        """One segment alone, copied, so that it does not keep the others in memory."""
-        runs = [Runs(*(array.copy() for array in self.run(index, view))) for view in range(3)]
-        ends = np.array([[run.keys.size for run in runs]], np.int64)
-        return Part(self.rows[index : index + 1].copy(), (runs[0], runs[1], runs[2]), ends)
 
 
 class Domain(NamedTuple):
@@ -149,7 +143,7 @@ class Scanner:
 
     def __init__(self) -> None:
         self._work: dict[type, tuple[Work, Packed]] = {}
-        self._shared = {
+        self._shared: dict[str, list[NDArray[Any]]] = {
             "wide": [np.zeros(size) for size in (BLOCK, BLOCK, BLOCK, 256)],
             "state": [np.zeros(5), np.zeros(VIEW_WIDTH), np.zeros(LEAF), np.zeros((STACK, LEAF))],
             "tables": [np.zeros(2 * KEYS, np.uint32) for _ in range(4)],
@@ -159,7 +153,7 @@ class Scanner:
     def work(self, dtype: type) -> Packed:
         """The buffers for tiles of float32 or float64; tables are shared by both."""
         if dtype not in self._work:
-            tiles = [np.zeros(size, dtype) for size in (BLOCK, BLOCK, BLOCK, 256)]
+            tiles: list[NDArray[Any]] = [np.zeros(size, dtype) for size in (BLOCK, BLOCK, BLOCK, 256)]
             parts = self._shared
             arrays = (*parts["wide"], *parts["state"], *parts["tables"], *parts["groups"], key_domain().walk)
             work = Work(*tiles, *arrays)
@@ -190,11 +184,12 @@ class Scanner:
     @staticmethod
     def _histograms(segments: NDArray[np.int64], domains: Sequence[Domain], ask: Ask) -> Histograms:
         """Room for the runs: as many entries as a segment has elements, at most one a key."""
-        arrays: list[NDArray] = []
+        arrays: list[NDArray[Any]] = []
         for domain in domains:
             room = int(np.minimum(segments[:, 2], domain.size).sum()) if ask.histograms else 0
             arrays += [np.empty(room, np.uint16), np.empty(room, np.int64)]
-        return Histograms(*arrays, np.zeros((len(segments), 3), np.int64))
+        ends = np.zeros((len(segments), 3), np.int64)
+        return Histograms(*arrays, ends)  # type: ignore[call-arg]
 
     @staticmethod
     def _part(rows: NDArray[np.float64], h: Histograms) -> Part:

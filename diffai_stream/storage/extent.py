@@ -36,7 +36,8 @@ class FileStamp(NamedTuple):
         status = os.fstat(descriptor)
         if status.st_size < self.nbytes:
             raise ChangedFileError(
-                f"the file shrank from {self.nbytes} to {status.st_size} bytes while it was read; compare again when it is complete",
+                f"the file shrank from {self.nbytes} to {status.st_size} bytes while it was read; "
+                "compare again when it is complete",
                 path=self.path,
                 offset=status.st_size,
             )

@@ -15,9 +15,7 @@ BUS_ADRERR = 2  # the only reason that is a missing page of a file
 CODE, ADDRESS = 2, 4  # places of si_code and si_addr in siginfo_t, counted in int32
 PROT_READ, MAP_PRIVATE, MAP_FIXED, MAP_ANONYMOUS = 1, 2, 16, 32  # of Linux
 
-mmap = types.ExternalFunction(
-    "mmap", types.intp(types.intp, types.uintp, types.int32, types.int32, types.int32, types.intp)
-)
+mmap = types.ExternalFunction("mmap", types.intp(types.intp, types.uintp, types.int32, types.int32, types.int32, types.intp))
 default = types.ExternalFunction("signal", types.intp(types.int32, types.intp))
 
 

@@ -170,7 +170,7 @@ def wrong(record: dict, case: Case) -> list[str]:
 def same(found, expected, key: str) -> bool:
     if key == "max_abs_index":
         return found == expected
-    return close(found, expected, 1.0 if key.startswith("cosine") else 0.0)
+    return close(found, expected, {"cosine_similarity": 1.0, "cosine_distance": 1.0, "sqnr_db": 10.0}.get(key, 0.0))
 
 
 def written(folder, side_index: int, found: list[Case], is_sharded: bool):

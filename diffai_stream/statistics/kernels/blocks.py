@@ -70,7 +70,9 @@ def pair_sums(x, y, d, n, lanes):
         lanes[32 + i] += y[k] * y[k]
         lanes[48 + i] += d[k]
         lanes[64 + i] += abs(d[k])
-    return fold(lanes, i64(0), i64(16)), fold(lanes, i64(16), i64(16)), fold(lanes, i64(32), i64(16)), fold(lanes, i64(48), i64(16)), fold(lanes, i64(64), i64(16))
+    dot, x2 = fold(lanes, i64(0), i64(16)), fold(lanes, i64(16), i64(16))
+    y2, total = fold(lanes, i64(32), i64(16)), fold(lanes, i64(48), i64(16))
+    return dot, x2, y2, total, fold(lanes, i64(64), i64(16))
 
 
 @part

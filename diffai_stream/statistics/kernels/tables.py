@@ -156,4 +156,3 @@ def clear(table, order, everywhere, groups):
             for k in range(first, first + 64):
                 table[k] = 0
                 table[SIZE + k] = 0
-
