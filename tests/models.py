@@ -74,6 +74,4 @@ def llama(layers: int = 6, width: int = 64, seed: int = 0, scale: float = 1.0) -
 def tuned(model: dict[str, np.ndarray], size: float = 0.01, seed: int = 1) -> dict[str, np.ndarray]:
     """The model after a small random step of this relative size in every tensor."""
     random = np.random.default_rng(seed)
-    return {
-        name: (values * (1 + size * random.normal(size=values.shape))).astype(np.float32) for name, values in model.items()
-    }
+    return {name: (values * (1 + size * random.normal(size=values.shape))).astype(np.float32) for name, values in model.items()}

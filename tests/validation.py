@@ -26,9 +26,7 @@ def validators() -> Mapping[str, Draft202012Validator]:
     """A validator by record type: the alternative of the printed schema that `type` picks."""
     schema = build_schema({row.name: row.fields for row in ANALYSES.values()})
     kinds = [alternative["$ref"].rpartition("/")[2].removesuffix("_record") for alternative in schema["oneOf"]]
-    return {
-        kind: Draft202012Validator({"$ref": f"#/$defs/{kind}_record", "$defs": schema["$defs"]}) for kind in kinds
-    }
+    return {kind: Draft202012Validator({"$ref": f"#/$defs/{kind}_record", "$defs": schema["$defs"]}) for kind in kinds}
 
 
 def check(record: Mapping[str, Any]) -> None:

@@ -27,11 +27,12 @@ A path that is called like a command is written ./compare.
 """
 EXAMPLES = """What changed between these two models? For example:
 
-  diffai old.safetensors new.safetensors                what changed, as a table
-  diffai base/ finetuned/ --stats | jq -c .             every figure, one JSON record a line
-  diffai inspect model.safetensors                      what is in there
+  diffai old.safetensors new.safetensors        what changed, as a table
+  diffai base/ finetuned/ --stats | jq -c .     every figure, one record a line
+  diffai inspect model.safetensors              what is in there
 
-diffai --help lists all options, diffai analyses and diffai formats what can be asked and read.
+diffai --help lists all options; diffai analyses what can be asked,
+diffai formats what can be read.
 """
 
 

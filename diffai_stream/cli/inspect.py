@@ -8,7 +8,7 @@ import click
 
 from diffai_stream.cli.options import chosen_options, printing, record_options
 from diffai_stream.cli.parameters import CheckpointPath, Whole
-from diffai_stream.cli.sections import SectionCommand
+from diffai_stream.cli.sections import SectionCommand, SectionOption
 
 if TYPE_CHECKING:
     from diffai_stream.report.base import ByteStream, Writer, WriterOptions
@@ -45,7 +45,8 @@ def _open_writer(name: str, stream: ByteStream, options: WriterOptions) -> Write
 
 def _top() -> click.Option:
     settings: dict[str, Any] = {"type": Whole(), "default": 0, "metavar": "N"}
-    return click.Option(["--top"], help="List only the first N tensors; 0 is all.  [default: 0]", **settings)
+    help = "List only the first N tensors; 0 is all.  [default: 0]"
+    return SectionOption(["--top"], "What is printed", help=help, **settings)
 
 
 inspect = SectionCommand(

@@ -60,7 +60,14 @@ class Row:
 ROWS = (
     Row("include", _COMPARISON, "Only tensors whose name matches (* ? [] wildcards); repeatable.", str, "PATTERN"),
     Row("exclude", _COMPARISON, "No tensors whose name matches; repeatable.", str, "PATTERN"),
-    Row("maps", _COMPARISON, "Tensor OLD is called NEW on the other side; repeatable.", Renaming(), "OLD=NEW", name="map"),
+    Row(
+        "maps",
+        _COMPARISON,
+        "Tensor OLD is called NEW on the other side (* stands for any text); repeatable.",
+        Renaming(),
+        "OLD=NEW",
+        name="map",
+    ),
     Row("epsilon", _COMPARISON, "Equal when |new - old| <= E + R |old|: this is E.", Amount(), "E"),
     Row("relative_tolerance", _COMPARISON, "... and this is R.", Amount(), "R"),
     Row("stats", _FIGURES, "Add quantiles, skewness, kurtosis, distribution distances, ULPs."),

@@ -39,7 +39,7 @@ def minifloat(
 def scale_exponents() -> NDArray[np.float32]:
     """float32[256] of E8M0: 2^(code - 127), 255 is NaN."""
     with np.errstate(over="ignore"):
-        value = np.exp2(np.arange(256) - 127.0).astype(np.float32)
+        value: NDArray[np.float32] = np.exp2(np.arange(256) - 127.0).astype(np.float32)
     value[255] = np.nan
     return value
 

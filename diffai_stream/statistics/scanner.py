@@ -183,10 +183,10 @@ class Scanner:
 
     @staticmethod
     def _histograms(segments: NDArray[np.int64], domains: Sequence[Domain], ask: Ask) -> Histograms:
-        """Room for the runs: as many entries as a segment has elements, at most one a key."""
+        """Room for the runs: as many entries as a segment has elements, at most one a key, and one that is never used."""
         arrays: list[NDArray[Any]] = []
         for domain in domains:
-            room = int(np.minimum(segments[:, 2], domain.size).sum()) if ask.histograms else 0
+            room = int(np.minimum(segments[:, 2], domain.size).sum()) + 1 if ask.histograms else 0
             arrays += [np.empty(room, np.uint16), np.empty(room, np.int64)]
         ends = np.zeros((len(segments), 3), np.int64)
         return Histograms(*arrays, ends)  # type: ignore[call-arg]

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from diffai_stream.analyses.anomaly import SEVERITY
+from diffai_stream.options import DEFAULT_CHUNK_NBYTES
+from diffai_stream.plan import memory
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(
@@ -77,3 +79,16 @@ def test_every_page_is_reached_from_the_index():
 def test_the_guide_explains_every_kind_of_anomaly():
     guide = (ROOT / "docs" / "user-guide" / "ml-model-comparison.md").read_text(encoding="utf-8")
     assert [kind for kind in SEVERITY if f"`{kind}`" not in guide] == []
+
+
+def test_the_memory_formula_has_the_numbers_of_the_program():
+    text = (ROOT / "docs" / "development" / "architecture.md").read_text(encoding="utf-8")
+    for name, nbytes in (
+        ("process", memory.PROCESS_NBYTES),
+        ("scanner", memory.SCANNER_NBYTES),
+        ("histograms", memory.HISTOGRAMS_NBYTES),
+        ("chunk", DEFAULT_CHUNK_NBYTES),
+    ):
+        assert re.search(rf"^\| {name} \|.*\b{nbytes // memory.MIB} MiB \|", text, re.MULTILINE), name
+    assert f"{memory.RESULTS_WAITING} x {memory.RESULT_NBYTES >> 10} KiB" in text
+    assert f"{memory.TENSOR_NBYTES:,} B a tensor" in text

@@ -57,7 +57,9 @@ def cases(draw) -> list[Case]:
     random = np.random.default_rng(draw(st.integers(0, 2**32)))
     found = []
     for number in range(draw(st.integers(1, 6))):
-        name = draw(st.sampled_from(["model.layers.{}.mlp.up_proj.weight", "model.layers.{}.norm.weight", "top{}.x"])).format(number)
+        name = draw(st.sampled_from(["model.layers.{}.mlp.up_proj.weight", "model.layers.{}.norm.weight", "top{}.x"])).format(
+            number
+        )
         fate, encoding = draw(st.sampled_from(FATES)), draw(st.sampled_from(ENCODINGS))
         shape = draw(st.sampled_from(SHAPES))
         old = drawn(draw, encoding, shape, random)

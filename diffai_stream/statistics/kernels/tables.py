@@ -139,10 +139,8 @@ def emit(table, shared, use_shared, order, everywhere, groups, keys, counts, at)
             count = i64(table[k]) + i64(table[SIZE + k])
             if use_shared:
                 count += i64(shared[k]) + i64(shared[SIZE + k])
-            if count:
-                keys[at] = order[i]
-                counts[at] = count
-                at += 1
+            keys[at], counts[at] = order[i], count  # always, into one entry more than can be used: no branch to mispredict
+            at += i64(count > 0)
     return at
 
 
