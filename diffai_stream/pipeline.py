@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from diffai_stream.analyses.base import Digest, Finding, ModelEvidence, run_scope
+from diffai_stream.analyses.base import Digest, Finding, ModelEvidence, functions
 from diffai_stream.analyses.evidence import States, digest_of, evidence_of, pair_columns
 from diffai_stream.analyses.layers import Layers
 from diffai_stream.engine.executors import run
@@ -79,6 +79,8 @@ class Run:
         self.failed: dict[int, DiffaiError] = {}
         self.next_pair = 0
         self.read_nbytes = 0
+        analyses = [row for row in session.analyses if not inspecting or (row.one_sided and self.options.stats)]
+        self.functions = {scope: functions(analyses, scope) for scope in ("tensor", "layer", "model")}
         self.started = time.perf_counter()
 
     def records(self) -> Iterator[Record]:
@@ -182,21 +184,13 @@ class Run:
             yield from self._findings("tensor", evidence)
 
     def _findings(self, scope: str, evidence: Any) -> Iterator[Record]:
-        for analysis in self.session.analyses:
-            if scope not in analysis.scopes and not (scope == "model" and analysis.default):
-                continue
-            if self.inspecting and (analysis.name != "anomaly" or not self.options.stats):
-                continue
-            for found in run_scope(analysis, scope, evidence, self.options):
+        for analysis, function in self.functions[scope]:
+            for found in function(evidence, self.options):
                 if isinstance(found, Finding):
                     self.tally.finding(found)
-                    self._keep(analysis.name, found)
+                    if analysis.ranks_tensors and scope == "tensor":
+                        self.model.findings.setdefault(analysis.name, []).append(found)
                 yield self.composer.finding(analysis.name, found)
-
-    def _keep(self, analysis: str, found: Finding) -> None:
-        """Keep what model-scope functions rank: tensor findings of analyses that compare encodings."""
-        if found.scope == "tensor" and analysis == "quantization":
-            self.model.findings.setdefault(analysis, []).append(found)
 
     def _after(self) -> Iterator[Record]:
         """What ranks or sums over the whole model."""

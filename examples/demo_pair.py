@@ -74,13 +74,18 @@ def random(name: str, purpose: str) -> np.random.Generator:
     return np.random.default_rng([SEED, zlib.crc32(f"{name}/{purpose}".encode())])
 
 
+def scales(normal: np.ndarray) -> np.ndarray:
+    """Log-normal factors; exp in float64, because in float32 its last bit depends on the CPU."""
+    return np.exp(normal.astype(np.float64)).astype(np.float32)
+
+
 def matrix(name: str, shape: tuple[int, int], std: float) -> np.ndarray:
     """Trained-looking weights: rows and columns have scales of their own, which makes heavier tails than a normal law."""
     rng = random(name, "base")
-    rows = np.exp(0.25 * rng.standard_normal((shape[0], 1), dtype=np.float32))
-    columns = np.exp(0.15 * rng.standard_normal((1, shape[1]), dtype=np.float32))
+    rows = scales(0.25 * rng.standard_normal((shape[0], 1), dtype=np.float32))
+    columns = scales(0.15 * rng.standard_normal((1, shape[1]), dtype=np.float32))
     weights: np.ndarray = rng.standard_normal(shape, dtype=np.float32) * rows * columns
-    weights *= np.float32(std / weights.std())
+    weights *= np.float32(std / weights.std(dtype=np.float64))
     return weights
 
 
@@ -119,7 +124,7 @@ def moved(name: str, old: np.ndarray) -> np.ndarray:
     depth = int(parts[2]) / (LAYERS - 1) if parts[1] == "layers" else 1.0
     role = ROLES.get(".".join(parts[3:5]))
     change = FIRST_CHANGE * (LAST_CHANGE / FIRST_CHANGE) ** depth * (role.moves if role else NORM_MOVES)
-    rms = float(np.sqrt(np.mean(np.square(old))))
+    rms = float(np.sqrt(np.mean(np.square(old), dtype=np.float64)))
     new: np.ndarray = old + np.float32(change * rms) * random(name, "update").standard_normal(old.shape, dtype=np.float32)
     return new
 

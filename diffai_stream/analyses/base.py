@@ -6,7 +6,7 @@ imported when the analysis runs.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from types import ModuleType
@@ -41,7 +41,8 @@ class Analysis:
 
     `module` may define `tensor(evidence, options)`, `layer(evidence, options)`, `model(evidence, options)`, each yielding
     findings of that scope as soon as the evidence is complete, and `needs(pair, options)`: the statistics beyond the
-    default ones that it asks for a pair. `default` analyses run without their flag; a flag only adds.
+    default ones that it asks for a pair. `default` analyses run without their flag; a flag only adds. `one_sided` ones
+    make sense for a single checkpoint; `ranks_tensors` ones find their tensor findings in the model evidence at the end.
     """
 
     name: str
@@ -53,6 +54,8 @@ class Analysis:
     module: str
     fields: type
     default: bool = False
+    one_sided: bool = False
+    ranks_tensors: bool = False
     needs: tuple[str, ...] = ()
     passes: int = 1
     reference: str = ""
@@ -120,7 +123,7 @@ class Digest(NamedTuple):
     new_hash: str | None
 
 
-def run_scope(analysis: Analysis, scope: str, evidence: Any, options: Options) -> Findings:
-    """What the analysis finds in evidence of a scope; nothing when it has no function for it."""
-    function = getattr(analysis.load(), scope, None)
-    return function(evidence, options) if function else ()
+def functions(analyses: Iterable[Analysis], scope: str) -> list[tuple[Analysis, Callable[[Any, Options], Findings]]]:
+    """The functions of a scope that the modules of these rows define, with their rows."""
+    found = [(analysis, getattr(analysis.load(), scope, None)) for analysis in analyses]
+    return [(analysis, function) for analysis, function in found if function is not None]

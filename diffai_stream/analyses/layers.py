@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,10 @@ from diffai_stream.analyses.base import Digest, Evidence, LayerEvidence
 from diffai_stream.analyses.evidence import SIDES, States
 from diffai_stream.options import Options
 from diffai_stream.plan.pairs import TensorPair
-from diffai_stream.statistics.describe import finite, shape_stats, side_stats
+from diffai_stream.statistics.describe import shape_stats, side_stats
 from diffai_stream.statistics.entries import fold_rows
-from diffai_stream.statistics.finishing import QUANTILES
-from diffai_stream.statistics.layout import COARSE_KEYS, VIEW_WIDTH, View
+from diffai_stream.statistics.finishing import PROBABILITIES, QUANTILES
+from diffai_stream.statistics.layout import COARSE_KEYS, COARSE_SHIFT, VIEW_WIDTH, View
 from diffai_stream.statistics.scanner import key_domain
 
 VIEWS = (View.OLD, View.NEW, View.DELTA)
@@ -42,7 +43,7 @@ class LayerBuilder:
                 if at is None:
                     row[view * VIEW_WIDTH : (view + 1) * VIEW_WIDTH] = _EMPTY_VIEW
                     continue
-                np.add.at(self.counts[at], of_side.coarse[view].keys, of_side.coarse[view].counts)
+                self.counts[at][of_side.coarse[view].keys] += of_side.coarse[view].counts  # a run holds a key once
             if side == "new":
                 row[VIEW_WIDTH : 2 * VIEW_WIDTH] = np.array(of_side.row[:VIEW_WIDTH])
                 row[:VIEW_WIDTH] = _EMPTY_VIEW
@@ -92,33 +93,26 @@ def coarse_quantiles(counts: NDArray[np.int64], low: float | None, high: float |
     total = int(in_order.sum())
     if total == 0 or low is None or high is None:
         return dict.fromkeys(QUANTILES)
-    cumulative = np.cumsum(in_order)
-    values: dict[str, float | None] = {}
-    for name, probability in QUANTILES.items():
-        place = int(np.searchsorted(cumulative, probability * total))
-        inside = in_order[place]
-        share = (probability * total - (cumulative[place] - inside)) / inside
-        first, last = max(edges[place][0], low), min(edges[place][1], high)
-        values[name] = finite(float(min(max(first + share * (last - first), low), high)) + 0.0)
-    return values
+    cumulative, targets = np.cumsum(in_order), PROBABILITIES * total
+    places = np.searchsorted(cumulative, targets)
+    inside = in_order[places]
+    share = (targets - (cumulative[places] - inside)) / inside
+    first, last = np.maximum(edges[places, 0], low), np.minimum(edges[places, 1], high)
+    values = np.clip(first + share * (last - first), low, high) + 0.0
+    return dict(zip(QUANTILES, values.tolist(), strict=True))
 
 
-def _coarse_edges() -> tuple[NDArray[np.int64], list[tuple[float, float]]]:
-    """Coarse keys by ascending value, and the range (from, to) of each."""
-    if not _EDGES:
-        values = key_domain().values
-        order = np.concatenate([np.arange(COARSE_KEYS - 1, COARSE_KEYS // 2 - 1, -1), np.arange(COARSE_KEYS // 2)])
-        step = len(values) // COARSE_KEYS
-        edges = []
-        for key in order:
-            first, last = values[key * step], values[min(key * step + step, len(values) - 1)] if (key + 1) % 512 else np.inf
-            last = last if np.isfinite(last) else (first if not np.isfinite(first) else np.copysign(3.4e38, first))
-            edges.append((min(first, last), max(first, last)) if key % 512 else (0.0, 0.0))  # zero, and below 2^-127
-        _EDGES.append((order, edges))
-    return _EDGES[0]
-
-
-_EDGES: list[tuple[NDArray[np.int64], list[tuple[float, float]]]] = []
+@lru_cache(maxsize=1)
+def _coarse_edges() -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Coarse keys by ascending value, and the range (from, to) of each; zero and what lies below 2^-127 count as 0."""
+    values = np.append(key_domain().values[:: 1 << COARSE_SHIFT], np.inf)
+    order = np.concatenate([np.arange(COARSE_KEYS - 1, COARSE_KEYS // 2 - 1, -1), np.arange(COARSE_KEYS // 2)])
+    near, far = values[order], values[np.where((order + 1) % (COARSE_KEYS // 2) == 0, COARSE_KEYS, order + 1)]
+    largest = float(np.finfo(np.float32).max)
+    far = np.where(np.isfinite(far), far, np.copysign(largest, near))
+    edges = np.stack([np.minimum(near, far), np.maximum(near, far)], axis=1)
+    edges[order % (COARSE_KEYS // 2) == 0] = 0.0
+    return order, edges
 
 
 class Layers:

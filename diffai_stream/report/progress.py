@@ -62,7 +62,12 @@ def open_progress(kind: ProgressKind, stream: TextIO) -> Progress:
 
 
 def peak_memory_nbytes() -> int:
-    """Greatest resident memory of this process so far."""
+    """Greatest resident memory of this process so far; getrusage may tell that of the process which started it."""
+    try:
+        with open("/proc/self/status", "rb") as status:
+            return next(int(line.split()[1]) * 1024 for line in status if line.startswith(b"VmHWM:"))
+    except (OSError, StopIteration):
+        pass
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 

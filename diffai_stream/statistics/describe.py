@@ -87,7 +87,7 @@ def change_stats(row: Row, shape: Sequence[int]) -> dict[str, Any]:
         "l2_norm": finite(norm),
         "relative_l2": finite(norm / old) if old > 0 else None,
         "cosine_similarity": finite(max(-1.0, min(1.0, dot / old / new))) if both else None,
-        "cosine_distance": cosine_distance(delta2, old, new) if both else None,
+        "cosine_distance": cosine_distance(dot, delta2, old, new) if both else None,
         "sqnr_db": finite(10 * log10(old2 / delta2)) if old2 > 0 and delta2 > 0 and old2 / delta2 > 0 else None,
         "max_abs": finite(max_abs) if compared else None,
         "max_abs_index": unravel(int(max_index), shape) if max_index >= 0 else None,
@@ -95,9 +95,14 @@ def change_stats(row: Row, shape: Sequence[int]) -> dict[str, Any]:
     }
 
 
-def cosine_distance(delta2: float, old: float, new: float) -> float | None:
-    """1 - cosine as (‖d‖² − (‖n‖ − ‖o‖)²) / (2‖o‖‖n‖), which does not cancel where the cosine saturates."""
-    return finite(max(0.0, (delta2 - (new - old) ** 2) / (2 * old) / new))
+def cosine_distance(dot: float, delta2: float, old: float, new: float) -> float | None:
+    """1 - cosine as (‖d‖² − (‖n‖ − ‖o‖)²) / (2‖o‖‖n‖), which does not cancel where the cosine saturates.
+
+    Where ‖d‖² is the larger, its rounding would show in that form and 1 - cosine itself is the exact one.
+    """
+    if delta2 / (2 * old) / new < 1:
+        return finite(max(0.0, (delta2 - (new - old) ** 2) / (2 * old) / new))
+    return finite(1 - max(-1.0, min(1.0, dot / old / new)))
 
 
 def unravel(index: int, shape: Sequence[int]) -> list[int]:

@@ -124,7 +124,8 @@ def initial_deviations(shape: tuple[int, ...]) -> dict[str, float]:
 def _laws(part: Part, view: int, domain: Domain, shapes: list[tuple[int, ...]]) -> list[tuple[str, float] | None]:
     """(law, KS distance) of the nearest initial law whose deviation fits the RMS within 2 %, by segment; None for none."""
     n, mean, m2 = (part.rows[:, column(View(view), field)] for field in ("n", "mean", "m2"))
-    rms = np.sqrt(mean * mean + m2 / np.maximum(n, 1))
+    with np.errstate(over="ignore"):  # float64 beyond 1e154
+        rms = np.sqrt(mean * mean + m2 / np.maximum(n, 1))
     large = n >= LAW_MIN_NUMEL
     return [
         _nearest_law(part.run(s, view), domain, float(rms[s]), shapes[s]) if large[s] and len(shapes[s]) > 1 else None

@@ -3,21 +3,10 @@
 import numpy as np
 import pytest
 
+from diffai_stream.statistics.finishing import QUANTILES
 from tests.checkpoints import write_safetensors
 from tests.models import cast, llama, tuned
 from tests.validation import of_type, run, tensors
-
-LEVELS = {
-    "p001": 0.001,
-    "p01": 0.01,
-    "p05": 0.05,
-    "p25": 0.25,
-    "p50": 0.5,
-    "p75": 0.75,
-    "p95": 0.95,
-    "p99": 0.99,
-    "p999": 0.999,
-}
 
 
 @pytest.fixture
@@ -47,7 +36,7 @@ def test_figures_are_those_of_all_elements_of_the_layer(compared):
             assert (stats["zero_count"], stats["nan_count"]) == ((values == 0).sum(), 0)
             if side != "delta":
                 assert (stats["min"], stats["max"]) == (values.min(), values.max())
-            for key, level in LEVELS.items():
+            for key, level in QUANTILES.items():
                 expected = np.quantile(values, level, method="inverted_cdf")
                 assert stats["quantiles"][key] == pytest.approx(expected, rel=0.5, abs=1e-7)
         assert found["relative_l2"] == pytest.approx(np.linalg.norm(b - a) / np.linalg.norm(a), rel=1e-6)
@@ -79,17 +68,15 @@ def test_quantiles_lie_in_order_within_the_range(compared, scale):
 
 def test_roles_and_ranking(compared):
     old = llama(5)
-    new = {
-        name: values * np.float32(1 + 0.1 * int(name.split(".")[2])) if ".layers." in name else values
-        for name, values in old.items()
-    }
+    depths = {name: int(name.split(".")[2]) if ".layers." in name else 0 for name in old}
+    new = {name: values * np.float32(1 + 0.1 * depths[name]) for name, values in old.items()}
     records = compared(old, new, top=3)
     found = layers_of(records)["model.layers.2"]
     assert {row["role"]: row["relative_l2"] for row in found["roles"]}["mlp.up_proj"] == pytest.approx(0.2, rel=1e-4)
     assert [row["role"] for row in found["roles"]] == sorted(row["role"] for row in found["roles"])
     (model,) = [record for record in of_type(records, "layer_impact") if record["scope"] == "model"]
     assert [row["layer"] for row in model["ranking"]] == [f"model.layers.{depth}" for depth in (4, 3, 2)]
-    whole = [record for record in of_type(compared(old, new, top=0), "layer_impact") if record["scope"] == "model"][0]
+    (whole,) = [record for record in of_type(compared(old, new, top=0), "layer_impact") if record["scope"] == "model"]
     assert len(whole["ranking"]) == 8
     assert sum(row["energy_ratio"] for row in whole["ranking"]) == pytest.approx(1)
 

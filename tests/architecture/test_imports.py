@@ -40,7 +40,7 @@ def module_name(path: Path) -> str:
 
 
 def room_of(name: str) -> str:
-    return (name.split(".") + [""])[1]
+    return [*name.split("."), ""][1]
 
 
 def rank(room: str) -> int:
