@@ -89,7 +89,8 @@ def _libraries() -> Iterator[Check]:
 def _kernels() -> Check:
     """Where compiled kernels are kept and whether they are."""
     try:
-        import diffai_stream.statistics.entries  # noqa: F401 - fills the registry
+        import diffai_stream.statistics.entries
+        import diffai_stream.storage.guard  # noqa: F401 - both fill the registry
         from diffai_stream.native import Entry, cache_folder
     except ImportError as error:
         return Check("compiled kernels", False, f"{error.name} cannot be imported", "pip install --force-reinstall numba")

@@ -16,8 +16,8 @@ from diffai_stream.plan.pairs import TensorPair
 from diffai_stream.statistics.describe import finite, total
 
 STATUSES = ("unchanged", "changed", "added", "removed", "renamed", "reshaped", "retyped", "error")
-DIFFERENCES = ("container", "sharding", "names", "encoding", "layout", "metadata", "optimizer_state")
-FAIL_ON = ("different", "warning", "critical", "gate")
+DIFFERENCES = ("container", "sharding", "names", "encoding", "metadata")
+FAIL_ON = ("different", "warning", "critical")
 SUCCESS, DIFFERENT, TROUBLE, INTERRUPTED = 0, 1, 2, 130
 
 

@@ -298,7 +298,6 @@ def _limits(row: Analysis) -> list[str]:
     module = row.load()
     severities: Mapping[str, str] = getattr(module, "SEVERITY", {})
     constants = {name: value for name, value in vars(module).items() if name.isupper() and _is_constant(value)}
-    constants |= row.thresholds
     parts = []
     if severities:
         parts += ["**Kinds**", table(("kind", "severity"), [(code(kind), severity) for kind, severity in severities.items()])]

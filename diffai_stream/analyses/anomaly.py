@@ -139,12 +139,12 @@ def _dead_rows(evidence: Evidence, side: str, stats: dict[str, Any]) -> Judged |
     rows = extra(evidence, "RowSums")
     if rows is None:
         return None
-    from diffai_stream.statistics.row_sums import dead_rows
+    from diffai_stream.statistics.row_sums import DEAD_RATIO, dead_rows
 
     dead = dead_rows(rows["rows"], View[side.upper()])
     count = len(dead)
-    detail = "rows with a norm below 1e-6 of the median: " + ", ".join(map(str, dead[:8])) + (", ..." if count > 8 else "")
-    return (None, 1e-6, count, detail) if count else None
+    shown = ", ".join(map(str, dead[:8])) + (", ..." if count > 8 else "")
+    return (None, DEAD_RATIO, count, f"rows with a norm below {DEAD_RATIO:g} of the median: {shown}") if count else None
 
 
 SIDE_RULES: dict[str, Callable[[Evidence, str, dict[str, Any]], Judged | None]] = {

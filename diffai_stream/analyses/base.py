@@ -7,7 +7,7 @@ imported when the analysis runs.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import import_module
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -60,7 +60,6 @@ class Analysis:
     passes: int = 1
     reference: str = ""
     aliases: tuple[str, ...] = ()
-    thresholds: dict[str, float] = field(default_factory=dict, hash=False)
 
     def load(self) -> ModuleType:
         """The module with the functions."""

@@ -21,7 +21,7 @@ def _analyses(is_json: bool, color: str) -> int:
         for row in ANALYSES.values()
     ]
     note = "Those of 'default' run without their flag. Fields of their records: diffai schema."
-    print_columns(["analysis", "default", "family", "scopes", "basis", "what it tells"], rows, color, 5, note)
+    print_columns(["analysis", "default", "family", "scopes", "basis", "what it tells"], rows, color, note)
     return 0
 
 
@@ -48,7 +48,7 @@ def _formats(is_json: bool, color: str) -> int:
         [row.name, ", ".join(row.suffixes), row.access, _readiness(row.extra, missing[row.extra]), row.notes] for row in FORMATS
     ]
     note = "A file is known by its content first, by its name last."
-    print_columns(["format", "names", "bytes are", "ready", "notes"], rows, color, 4, note)
+    print_columns(["format", "names", "bytes are", "ready", "notes"], rows, color, note)
     return 0
 
 

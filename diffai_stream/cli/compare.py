@@ -10,6 +10,7 @@ from diffai_stream.cli.options import analysis_options, chosen_options, printing
 from diffai_stream.cli.parameters import CheckpointPath
 from diffai_stream.cli.sections import SectionCommand
 from diffai_stream.errors import UsageError
+from diffai_stream.storage.files import start_early
 
 if TYPE_CHECKING:
     from diffai_stream.report.progress import Progress
@@ -26,6 +27,7 @@ def _compare(old: str, new: str | None, **values: Any) -> int:
     if new is None:
         raise UsageError(f"a comparison needs two checkpoints; diffai inspect {old} shows what is in one")
     options, how = chosen_options(values), printing(values)
+    start_early((old, new))
     from diffai_stream import pipeline
     from diffai_stream.cli.printing import print_records
 

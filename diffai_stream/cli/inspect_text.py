@@ -14,16 +14,16 @@ from diffai_stream.report.text_findings import AnomalySection, SkippedSection
 from diffai_stream.report.text_tables import Column, Row, print_table
 from diffai_stream.report.verdict import render_notice
 
-_FIGURES = ("mean", "std", "min", "max")
+_FIGURES = {"mean": 2, "std": 1, "min": 4, "max": 3}  # and when each gives way to the names
 _ODD = ("nan_count", "posinf_count", "neginf_count")
 _COLUMNS = (
     Column("tensor", flexible=True),
     Column("shape", right=True),
     Column("encoding"),
-    Column("elements", right=True, drop=2),
-    Column("bytes", right=True, drop=1),
-    *(Column(name, right=True) for name in _FIGURES),
-    Column("zeros", right=True, drop=3),
+    Column("elements", right=True, drop=6),
+    Column("bytes", right=True, drop=5),
+    *(Column(name, right=True, drop=drop) for name, drop in _FIGURES.items()),
+    Column("zeros", right=True, drop=7),
     Column("not finite", right=True),
 )
 
@@ -34,9 +34,12 @@ class InspectTextWriter:
     def __init__(self, stream: ByteStream, options: WriterOptions) -> None:
         self._page = Page(stream, options)
         self._top = options.top
+        self._begin()
+
+    def _begin(self) -> None:
         self._rows: list[Row] = []
         self._left_out = 0
-        self._anomalies = AnomalySection(options.top or 20)
+        self._anomalies = AnomalySection(self._top or 20)
         self._skipped = SkippedSection()
 
     def write(self, record: Record) -> None:
@@ -49,7 +52,7 @@ class InspectTextWriter:
             case "tensor":
                 self._add(record)
             case "anomaly":
-                self._anomalies.add(record)
+                self._anomalies.add({**record, "side": None})  # there is but one
             case "skipped":
                 self._skipped.add(record)
             case "summary":
@@ -94,16 +97,16 @@ class InspectTextWriter:
         self._rows.append(Row(cells))
 
     def _render_tables(self) -> None:
-        if self._rows:
+        rows, left_out, anomalies, skipped = self._rows, self._left_out, self._anomalies, self._skipped
+        self._begin()  # before they are printed: when that fails, close() must not print them again
+        if rows:
             self._page.heading("Tensors")
-            print_table(self._page, _COLUMNS, self._rows)
-        if self._left_out:
-            rest = f"  {self._page.symbols.ellipsis} and {plural(self._left_out, 'more tensor')} (--top 0 lists all)"
+            print_table(self._page, _COLUMNS, rows)
+        if left_out:
+            rest = f"  {self._page.symbols.ellipsis} and {plural(left_out, 'more tensor')} (--top 0 lists all)"
             self._page.line(rest, style="dim")
-        self._anomalies.render(self._page)
-        self._skipped.render(self._page)
-        self._rows, self._left_out = [], 0
-        self._anomalies, self._skipped = AnomalySection(self._top or 20), SkippedSection()
+        anomalies.render(self._page)
+        skipped.render(self._page)
 
     def _render_end(self, summary: Record) -> None:
         trouble = summary["status"] in ("failed", "interrupted")

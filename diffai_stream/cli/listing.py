@@ -38,13 +38,17 @@ def print_json_lines(rows: Iterable[Mapping[str, Any]]) -> None:
     output.flush()
 
 
-def print_columns(titles: Sequence[str], rows: Sequence[Sequence[str]], color: Any, flexible: int, note: str = "") -> None:
-    """Print rows under their titles; column `flexible` is shortened where a terminal is too narrow for all."""
-    from diffai_stream.report.text_tables import Column, Row, print_table
+def print_columns(titles: Sequence[str], rows: Sequence[Sequence[str]], color: Any, note: str = "") -> None:
+    """Print rows under their titles; where a terminal is too narrow for all, the last cell of each stands below its row."""
+    from diffai_stream.report.text_tables import Column, Row, print_table, table_width
 
     with _page(color) as page:
-        columns = [Column(title, flexible=index == flexible) for index, title in enumerate(titles)]
-        print_table(page, columns, [Row([page.name(cell) for cell in row]) for row in rows], indent=0)
+        columns = [Column(title) for title in titles]
+        table = [Row([page.name(cell) for cell in row]) for row in rows]
+        if table_width(columns, table) > page.width:
+            columns = columns[:-1]
+            table = [Row(row.cells[:-1], notes=[row.cells[-1:]] if row.cells[-1] else ()) for row in table]
+        print_table(page, columns, table, indent=0)
         if note:
             page.line()
             page.paragraph(note, style="dim", indent=0)

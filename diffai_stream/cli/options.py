@@ -17,7 +17,7 @@ from diffai_stream.options import Options
 from diffai_stream.report.catalogue import WRITERS
 
 MIN_CHUNK_NBYTES = 64 * KIB
-FAIL_ON = ("different", "warning", "critical", "gate")
+FAIL_ON = ("different", "warning", "critical")
 COLORS = ("auto", "always", "never")
 PROGRESS = ("auto", "bar", "log", "json", "none")
 IO = ("auto", "mmap", "pread")

@@ -18,7 +18,7 @@ def _warmup(is_json: bool, color: str) -> int:
     rows.append(["all", f"{sum(seconds.values()):.2f} s"])
     folder = cache_folder()
     kept = f"kept in {folder}" if folder else "not kept: no folder is writable (see diffai doctor)"
-    print_columns(["kernel", "time"], rows, color, 0, kept)
+    print_columns(["kernel", "time"], rows, color, kept)
     return 0
 
 

@@ -13,7 +13,7 @@ from diffai_stream.engine.graph import window_graph, windows
 from diffai_stream.engine.program import Program
 from diffai_stream.engine.results import BatchResult
 from diffai_stream.plan.chunks import Batch, real_shape
-from diffai_stream.storage.windows import read_ahead
+from diffai_stream.storage.files import read_ahead
 
 PENDING_WINDOWS = 1  # finished windows that may wait for the consumer
 Get = Callable[[dict, list], Sequence[BatchResult]]
@@ -72,17 +72,42 @@ class _Feeder:
                 continue
 
     def _run(self) -> None:
+        plan = list(windows(self._batches))
+        ahead = _ReadAhead(plan[:2])
         try:
-            plan = list(windows(self._batches))
             for number, window in enumerate(plan):
                 if self._stopped.is_set():
                     return
-                following = plan[number + 1] if number + 1 < len(plan) else []
-                threading.Thread(target=read_ahead, args=(ranges_of(following),), daemon=True).start()
+                ahead.add(plan[number + 2 : number + 3])
                 self._results.put(self._compute(*window_graph(window, self._program)))
             self._results.put(None)
         except BaseException as error:  # handed to the consumer, who raises it
             self._results.put(error)
+        finally:
+            ahead.stop()
+
+
+class _ReadAhead:
+    """Asks for the bytes of windows, in order, from one thread: up to two windows before they are scanned."""
+
+    def __init__(self, windows: Sequence[Sequence[Batch]]) -> None:
+        self._queue: queue.SimpleQueue[Sequence[Batch] | None] = queue.SimpleQueue()
+        self.add(windows)
+        threading.Thread(target=self._run, name="read-ahead", daemon=True).start()
+
+    def add(self, windows: Sequence[Sequence[Batch]]) -> None:
+        """More windows, after those before."""
+        for window in windows:
+            self._queue.put(window)
+
+    def stop(self) -> None:
+        """No more windows."""
+        self._queue.put(None)
+
+    def _run(self) -> None:
+        while (window := self._queue.get()) is not None:
+            for batch in window:
+                read_ahead(ranges_of([batch]))
 
 
 def ranges_of(batches: Sequence[Batch]) -> dict[str, list[tuple[int, int]]]:

@@ -26,17 +26,8 @@ class Source:
         self.entry = entry
         self.encoding: Encoding = ENCODINGS[entry.encoding]
         self.component: Component = entry.components["data"]
+        self.direct = _direct(self.component, self.encoding)
         self._stamps, self._io = stamps, io
-
-    @property
-    def direct(self) -> tuple[str, int] | None:
-        """(path, offset) when the bytes can be scanned where they lie in one file, else None."""
-        component = self.component
-        plain = len(component.extents) == 1 and component.strides is None and self.encoding.unpack is None
-        if not plain or component.extents[0].codec:
-            return None
-        extent = component.extents[0]
-        return (extent.path, extent.offset) if extent.offset % self.encoding.itemsize == 0 else None
 
     def read(self, start: int, stop: int) -> Bytes:
         """Raw bytes of real elements [start, stop), read-only and aligned. Raises CheckpointError."""
@@ -82,6 +73,14 @@ class Source:
         real = itemsize // parts
         lead = (start % parts) * real
         return gathered.reshape(-1).view(np.uint8)[lead : lead + (stop - start) * real]
+
+
+def _direct(component: Component, encoding: Encoding) -> tuple[str, int] | None:
+    """(path, offset) when the bytes can be scanned where they lie in one file, else None."""
+    if len(component.extents) != 1 or component.strides is not None or encoding.unpack is not None:
+        return None
+    extent = component.extents[0]
+    return (extent.path, extent.offset) if not extent.codec and extent.offset % encoding.itemsize == 0 else None
 
 
 def _frozen(raw: Bytes) -> Bytes:

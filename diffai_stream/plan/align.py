@@ -17,7 +17,6 @@ from typing import NamedTuple
 
 from diffai_stream.errors import UsageError
 from diffai_stream.formats.base import Checkpoint, Oddity, TensorEntry
-from diffai_stream.plan.chunks import real_shape
 from diffai_stream.plan.naming import natural_key, place
 from diffai_stream.plan.pairs import SharedBytes, TensorPair, select
 from diffai_stream.storage.extent import Extent
@@ -303,5 +302,14 @@ def _tensor_pair(index: int, item: _Found, shared: SharedBytes) -> TensorPair:
     layer, role = place(name)
     if old is None or new is None:
         return TensorPair(index, name, match, old, new, "removed" if new is None else "added", False, layer, role)
-    status = "paired" if real_shape(old) == real_shape(new) else "reshaped"  # complex against real: measured apart
+    status = "paired" if old.shape == new.shape and _comparable(old, new) else "reshaped"
     return TensorPair(index, name, match, old, new, status, shared.identical(old, new), layer, role)
+
+
+def _comparable(old: TensorEntry, new: TensorEntry) -> bool:
+    """Whether both are real or both complex: complex numbers are measured with one more axis of 2."""
+    if old.encoding == new.encoding:
+        return True
+    from diffai_stream.encodings.catalogue import ENCODINGS  # not at the top: planning names alone needs no numpy
+
+    return ENCODINGS[old.encoding].components == ENCODINGS[new.encoding].components

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import ROUND_CEILING, Context
+from itertools import pairwise
+from statistics import quantiles
 from typing import Final
 
 from rich.cells import cell_len
@@ -22,7 +26,10 @@ _ROLE_ORDER: Final = (
 )
 _STYLES: Final = ("color(31)", "color(36)", "color(178)", "color(196)")
 _PREFIXES: Final = {"attention": "", "mlp": "", "cross_attention": "x.", "experts": "e.", "shared_expert": "s."}
+_ABOVE_STYLE: Final = "bold red"
 _MAX_DECADES: Final = 4.0
+_WHISKER: Final = 1.5  # of the range of the middle half
+_MIN_REACH: Final = 0.5  # decades: what lies within a factor of three of the middle half is none of the few
 _RANKED: Final = 3
 _CELL_WIDTH: Final = 4
 
@@ -119,30 +126,38 @@ class HeatMap:
 
 @dataclass(frozen=True)
 class _Scale:
-    """Bounds of the levels: `bounds[i]` is the least relative change of level i, spaced evenly in its logarithm."""
+    """Classes of relative change: class i reaches from the bound before it up to and with `bounds[i]`.
+
+    The bounds are spaced evenly in the logarithm over the bulk of the values, and are the numbers that the legend shows.
+    Few layers far above the bulk, an exploded one say, have a class of their own `above` the last bound: they do not push all
+    others into one class.
+    """
 
     bounds: tuple[float, ...]
-    greatest: float
+    above: bool
     undefined: bool
 
     @classmethod
     def of(cls, layers: Sequence[_Layer]) -> _Scale | None:
-        """The scale that spans these layers, at most four decades of it; None when nothing changed."""
+        """The scale of these layers; None when nothing changed."""
         cells = [cell for layer in layers for cell in layer.roles.values()]
-        positive = [cell for cell in cells if cell is not None and cell > 0]
+        positive = sorted(cell for cell in cells if cell is not None and cell > 0)
         if not positive:
             return None
-        high = math.log10(max(positive))
-        low = max(math.log10(min(positive)), high - _MAX_DECADES)
-        steps = len(_STYLES)
-        bounds = tuple(10 ** (low + (high - low) * i / steps) for i in range(steps)) if high > low else (10**high,)
-        return cls(bounds, max(positive), None in cells)
+        low, high = _bulk([math.log10(cell) for cell in positive])
+        top = _rounded_up(max(cell for cell in positive if math.log10(cell) <= high))
+        above = positive[-1] > top
+        steps = len(_STYLES) - above
+        inner = (float(number(10 ** (low + (high - low) * step / steps))) for step in range(1, steps))
+        return cls(tuple(sorted({*inner, top})), above, None in cells)
 
     def level(self, relative_l2: float) -> int:
-        """Level 0..3 of a positive relative change; a map of one value is all of the top level."""
-        if len(self.bounds) == 1:
-            return len(_STYLES) - 1
-        return max(0, sum(relative_l2 >= bound for bound in self.bounds) - 1)
+        """Level 0..3 of a positive relative change; a map of fewer classes has no use for the lightest."""
+        return len(_STYLES) - len(self.bounds) - self.above + bisect_left(self.bounds, relative_l2)
+
+    def style(self, level: int) -> str:
+        """The colour of a level."""
+        return _ABOVE_STYLE if self.above and level == len(_STYLES) - 1 else _STYLES[level]
 
     def cell(self, page: Page, layer: _Layer, role: str) -> tuple[str, str]:
         """Glyph and style of one role of one layer; a blank where the layer has no such role."""
@@ -154,20 +169,31 @@ class _Scale:
         if relative_l2 == 0:
             return page.symbols.none, "dim"
         level = self.level(relative_l2)
-        return page.symbols.levels[level], _STYLES[level]
+        return page.symbols.levels[level], self.style(level)
 
     def legend(self, page: Page) -> list[Text]:
         """What the glyphs say, with the bounds."""
-        parts = [Text("relative l2, log scale:", style="dim")]
-        if len(self.bounds) == 1:
-            parts.append(_key(page.symbols.levels[-1], _STYLES[-1], number(self.greatest)))
-        else:
-            ends = (*self.bounds[1:], self.greatest)
-            for level, (low, high) in enumerate(zip(self.bounds, ends, strict=True)):
-                text = f"{number(low)} to {number(high)}" if level else f"up to {number(high)}"
-                parts.append(_key(page.symbols.levels[level], _STYLES[level], text))
-        parts.append(_key(page.symbols.none, "dim", "unchanged"))
+        texts = [f"up to {number(self.bounds[0])}"]
+        texts += [f"{number(low)} to {number(high)}" for low, high in pairwise(self.bounds)]
+        texts += [f"above {number(self.bounds[-1])}"] if self.above else []
+        levels = range(len(_STYLES) - len(texts), len(_STYLES))
+        keys = [_key(page.symbols.levels[level], self.style(level), text) for level, text in zip(levels, texts, strict=True)]
+        parts = [Text("relative l2, log scale:", style="dim"), *keys, _key(page.symbols.none, "dim", "unchanged")]
         return [*parts, _key("?", "dim", "undefined, old is 0")] if self.undefined else parts
+
+
+def _bulk(logs: Sequence[float]) -> tuple[float, float]:
+    """From and to of ascending values without those far from the middle half, as the whiskers of a box plot."""
+    first, _, third = quantiles(logs, n=4, method="inclusive") if len(logs) > 1 else (logs[0], logs[0], logs[0])
+    reach = max(_WHISKER * (third - first), _MIN_REACH)
+    high = max(log for log in logs if log <= third + reach)
+    low = min(log for log in logs if log >= first - reach)
+    return max(low, high - _MAX_DECADES), high
+
+
+def _rounded_up(positive: float) -> float:
+    """The least number of three significant digits that is not below this one."""
+    return float(Context(prec=3, rounding=ROUND_CEILING).create_decimal(repr(positive)))
 
 
 def _key(glyph: str, style: str, text: str) -> Text:

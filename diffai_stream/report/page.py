@@ -90,7 +90,7 @@ class Page:
             self._emit(Text(" " * min(indent, self.width - 1) if index else "") + line)
 
     def flow(self, items: Sequence[Text], indent: int = 2) -> None:
-        """Print items beside each other, over as many lines as they need; none is broken over lines."""
+        """Print items beside each other, over as many lines as they need; only one wider than a line is broken."""
         indent = min(indent, self.width // 4)
         line = Text(" " * indent)
         for item in items:
@@ -98,7 +98,7 @@ class Page:
                 self.line(line)
                 line = Text(" " * indent)
             line.append("  " if line.cell_len > indent else "").append_text(item)
-        self.line(line)
+        self.paragraph(line, indent=indent)
 
     def heading(self, title: str) -> None:
         """Print a blank line and the title of a section."""

@@ -29,6 +29,7 @@ class TextWriter:
         self._page = Page(stream, options)
         self._top = options.top
         self._checkpoints: Sequence[str] = ()
+        self._has_tolerance = False
         self._begin()
 
     def _begin(self) -> None:
@@ -46,6 +47,8 @@ class TextWriter:
             case "header":
                 render_header(self._page, record)
                 self._checkpoints = [checkpoint["path"] for checkpoint in record.get("checkpoints") or ()]
+                options = record.get("options") or {}
+                self._has_tolerance = any(options.get(name) for name in ("epsilon", "relative_tolerance"))
             case "error" | "warning":
                 render_notice(self._page, record)
             case "summary":
@@ -89,11 +92,11 @@ class TextWriter:
         largest = (found.name, found.change["relative_l2"]) if found else None
         self._render_sections()
         self._page.line()
-        render_verdict(self._page, summary, largest)
+        render_verdict(self._page, summary, largest, self._has_tolerance)
 
     def _render_sections(self) -> None:
         others = self._others.values()
         sections: list[Section] = [self._tensors, self._heat_map, self._quantization, *others, self._anomalies, self._skipped]
+        self._begin()  # before they are printed: when that fails, close() must not print them again
         for section in sections:
             section.render(self._page)
-        self._begin()

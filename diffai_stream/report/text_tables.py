@@ -28,7 +28,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Row:
-    """Cells in the order of the columns; each of `notes` is printed dim below the row, its items kept whole."""
+    """Cells in the order of the columns; each of `notes` is printed dim below the row, its items whole while they fit."""
 
     cells: Sequence[str]
     styles: Sequence[str] = ()
@@ -37,9 +37,7 @@ class Row:
 
 def print_table(page: Page, columns: Sequence[Column], rows: Sequence[Row], indent: int = 2) -> None:
     """Print the rows under a dim line of titles. Columns that are empty in every row are left out."""
-    widths = [max([cell_len(row.cells[i]) for row in rows], default=0) for i in range(len(columns))]
-    shown = [i for i, width in enumerate(widths) if width > 0]
-    widths = [max(width, cell_len(column.title)) for width, column in zip(widths, columns, strict=True)]
+    widths, shown = _widths(columns, rows)
     shown = _fitting(columns, widths, shown, page.width - indent)
     flexible = next((i for i in shown if columns[i].flexible), None)
     if flexible is not None:
@@ -51,6 +49,19 @@ def print_table(page: Page, columns: Sequence[Column], rows: Sequence[Row], inde
         page.line(" " * indent, _assembled(page, columns, widths, shown, row))
         for note in row.notes:
             page.flow([Text(item, style="dim") for item in note], indent=indent + 5)
+
+
+def table_width(columns: Sequence[Column], rows: Sequence[Row]) -> int:
+    """The width that the table needs to be printed in full."""
+    widths, shown = _widths(columns, rows)
+    return sum(widths[i] + _GAP for i in shown) - _GAP
+
+
+def _widths(columns: Sequence[Column], rows: Sequence[Row]) -> tuple[list[int], list[int]]:
+    """The width that each column needs, and the columns that are not empty."""
+    widths = [max([cell_len(row.cells[i]) for row in rows], default=0) for i in range(len(columns))]
+    shown = [i for i, width in enumerate(widths) if width > 0]
+    return [max(width, cell_len(column.title)) for width, column in zip(widths, columns, strict=True)], shown
 
 
 def _fitting(columns: Sequence[Column], widths: Sequence[int], shown: list[int], room: int) -> list[int]:

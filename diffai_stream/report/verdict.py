@@ -53,19 +53,23 @@ def render_notice(page: Page, record: Record) -> None:
     page.paragraph(label, f"{code}: {page.name(str(record['message']))}", place, indent=7 if failed else 9)
 
 
-def render_verdict(page: Page, summary: Record, largest: tuple[str, float | None] | None) -> None:
-    """Print the verdict and, dim, what it cost; `largest` is the tensor that changed most and its relative change."""
+def render_verdict(page: Page, summary: Record, largest: tuple[str, float | None] | None, has_tolerance: bool = False) -> None:
+    """Print the verdict and, dim, what it cost.
+
+    `largest` is the tensor that changed most and its relative change; with `has_tolerance` values count as equal that
+    are not quite.
+    """
     status = summary["status"]
     page.paragraph(
         (Text(f"{status}: ", style=_STYLES.get(status, "bold"))),
-        _outcome(page, summary, largest),
+        _outcome(page, summary, largest, has_tolerance),
         f"; exit {summary['exit_status']}",
         indent=2,
     )
     page.paragraph(_cost(summary), style="dim", indent=2)
 
 
-def _outcome(page: Page, summary: Record, largest: tuple[str, float | None] | None) -> str:
+def _outcome(page: Page, summary: Record, largest: tuple[str, float | None] | None, has_tolerance: bool) -> str:
     counts: Mapping[str, Any] = summary["counts"]
     total = sum(counts[key] for key in (*_STATUSES, "unchanged", "error"))
     changes = _changes(counts, total)
@@ -76,7 +80,8 @@ def _outcome(page: Page, summary: Record, largest: tuple[str, float | None] | No
     if status == "identical":
         return f"{plural(total, 'tensor')}, {count(summary['parameter_count']['new'])} parameters, all equal"
     if status == "equivalent":
-        return "; ".join(part for part in ("every value is equal", around, changes) if part)
+        equal = "every value is equal" + (" within the tolerance" if has_tolerance else "")
+        return "; ".join(part for part in (equal, around, changes) if part)
     if status == "interrupted":
         return f"{plural(total, 'tensor')} compared until then" + (f", {changes}" if changes else "")
     if status == "failed":

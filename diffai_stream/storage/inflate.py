@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from diffai_stream.errors import TensorError
 from diffai_stream.storage.extent import Extent, FileStamp
-from diffai_stream.storage.windows import FILES, check_unchanged
+from diffai_stream.storage.files import FILES
+from diffai_stream.storage.windows import check_unchanged
 
 PIECE = 1 << 18  # compressed bytes read at a time
 

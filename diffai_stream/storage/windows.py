@@ -1,16 +1,14 @@
 """Windows into files: a range of bytes as a read-only array, mapped or read, gone when the array is.
 
 A window is mapped for one task and unmapped after it, so resident memory is the windows in flight, whatever the size of
-the files. Only what fstat says is there is ever mapped. Descriptors are kept open in a small per-process cache.
+the files. Only what fstat says is there is ever mapped.
 """
 
 from __future__ import annotations
 
 import mmap
 import os
-import threading
-from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,41 +16,10 @@ from numpy.typing import NDArray
 from diffai_stream.errors import ChangedFileError, TensorError
 from diffai_stream.storage import guard
 from diffai_stream.storage.extent import Extent, FileStamp
-from diffai_stream.storage.mounts import is_network_file
+from diffai_stream.storage.files import FILES
 
 Bytes = NDArray[np.uint8]
 IO_MODES = ("auto", "mmap", "pread")
-OPEN_FILES = 64  # far below the usual limit of 1,024, and below a limit of 500
-
-
-class OpenFiles:
-    """Descriptors by path, the least recently used closed first. A descriptor in use by a mapping may be closed safely."""
-
-    def __init__(self, limit: int = OPEN_FILES) -> None:
-        self._limit = limit
-        self._lock = threading.Lock()
-        self._descriptors: OrderedDict[str, tuple[int, bool]] = OrderedDict()
-
-    def duplicate(self, path: str) -> tuple[int, bool]:
-        """A descriptor of the file that the caller closes, and whether the file lies on a network file system."""
-        with self._lock:
-            if path not in self._descriptors:
-                self._descriptors[path] = os.open(path, os.O_RDONLY | os.O_CLOEXEC), is_network_file(path)
-            self._descriptors.move_to_end(path)
-            descriptor, remote = self._descriptors[path]
-            copy = os.dup(descriptor)
-            while len(self._descriptors) > self._limit:
-                os.close(self._descriptors.popitem(last=False)[1][0])
-        return copy, remote
-
-    def close(self) -> None:
-        """Close all descriptors."""
-        with self._lock:
-            while self._descriptors:
-                os.close(self._descriptors.popitem()[1][0])
-
-
-FILES = OpenFiles()
 
 
 def read_window(extent: Extent, start: int, stop: int, stamp: FileStamp | None, io: str = "auto") -> Bytes:
@@ -68,7 +35,8 @@ def read_window(extent: Extent, start: int, stop: int, stamp: FileStamp | None, 
         raise TensorError(f"cannot open: {error.strerror}", path=extent.path, offset=extent.offset + start) from error
     try:
         check_unchanged(descriptor, extent, stop, stamp)
-        mapped = io == "mmap" or (io == "auto" and not remote and guard.install())
+        is_guarded = io != "pread" and guard.install()
+        mapped = io == "mmap" or (is_guarded and not remote)
         return (_map if mapped else _pread)(descriptor, extent, start, stop)
     except OSError as error:
         raise TensorError(f"cannot read: {error.strerror}", path=extent.path, offset=extent.offset + start) from error
@@ -117,19 +85,3 @@ def _pread(descriptor: int, extent: Extent, start: int, stop: int) -> Bytes:
         done += count
     buffer.setflags(write=False)
     return buffer
-
-
-def read_ahead(ranges: Mapping[str, list[tuple[int, int]]]) -> None:
-    """Ask the kernel to fetch (offset, nbytes) ranges by path; returns at once where it can, and never fails."""
-    for path, pieces in ranges.items():
-        try:
-            descriptor, _ = FILES.duplicate(path)
-        except OSError:
-            continue
-        try:
-            for offset, nbytes in pieces:
-                os.posix_fadvise(descriptor, offset, nbytes, os.POSIX_FADV_WILLNEED)
-        except (OSError, AttributeError):
-            pass
-        finally:
-            os.close(descriptor)

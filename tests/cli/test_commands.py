@@ -1,6 +1,9 @@
 """The commands without the engine: default command, help, lists, outputs."""
 
+import io
 import json
+import subprocess
+import sys
 import tomllib
 from dataclasses import fields
 from pathlib import Path
@@ -10,12 +13,15 @@ import pytest
 from diffai_stream import __version__, doctor
 from diffai_stream.analyses.catalogue import ANALYSES
 from diffai_stream.cli.app import app
+from diffai_stream.cli.inspect_text import InspectTextWriter
 from diffai_stream.cli.options import ROWS
 from diffai_stream.formats.catalogue import FORMATS
 from diffai_stream.options import Options
+from diffai_stream.report import colors
+from diffai_stream.report.base import WriterOptions
 from diffai_stream.report.catalogue import WRITERS
 from diffai_stream.report.records import SCHEMA_VERSION
-from tests.cli.fakes import FakePipeline, header, summary, tensor
+from tests.cli.fakes import FakePipeline, base, header, summary, tensor
 
 
 def test_without_arguments_three_examples_are_shown(diffai):
@@ -143,6 +149,43 @@ def test_formats_are_those_of_the_catalogue(diffai):
     assert [row["name"] for row in rows] == [row.name for row in FORMATS]
 
 
+@pytest.mark.parametrize(
+    ("command", "texts"),
+    [("analyses", [row.title for row in ANALYSES.values()]), ("formats", [row.notes for row in FORMATS])],
+)
+def test_lists_say_everything_on_a_narrow_terminal(diffai, monkeypatch, command, texts):
+    monkeypatch.setattr(colors, "terminal_width", lambda *_: 80)
+    out = diffai(command)[1]
+    assert max(map(len, out.splitlines())) <= 80
+    assert "…" not in out
+    assert all(text in " ".join(out.split()) for text in texts)
+
+
+@pytest.mark.parametrize("width", [60, 80, 100])
+def test_inspect_drops_figures_before_it_cuts_names(width):
+    names = [f"model.layers.{i}.mlp.down_proj.weight" for i in (10, 11)]
+    stream = io.BytesIO()
+    writer = InspectTextWriter(stream, WriterOptions(width=width))
+    for record in (
+        header(),
+        *(tensor(seq, name) for seq, name in enumerate(names)),
+        anomaly("old"),
+        summary(3, "identical", 0),
+    ):
+        writer.write(record)
+    out = stream.getvalue().decode()
+    shown = out.split("Anomalies")[0]
+    assert ("max" in shown) == (width == 100)
+    assert "std" in shown or width == 60
+    assert all(name in shown for name in names) == (width > 60)
+    assert "side" not in out.split("Anomalies")[1]
+
+
+def anomaly(side):
+    own = {"scope": "tensor", "subject": "w", "basis": "measured", "severity": "critical", "kind": "nonfinite", "side": side}
+    return {**base(3, "anomaly"), **own, "value": None, "threshold": 0.0, "count": 1, "detail": None}
+
+
 def test_schema_defines_every_analysis(diffai):
     schema = json.loads(diffai("schema")[1])
     assert {f"{name}_record" for name in ANALYSES} <= set(schema["$defs"])
@@ -185,6 +228,15 @@ def test_doctor_says_what_is_there_and_how_to_get_the_rest(diffai):
     for extra in doctor.EXTRAS:
         row = rows[f"extra {extra}"]
         assert row["ok"] == (not doctor.missing_libraries(extra)) == (row["hint"] == "")
+
+
+def test_doctor_counts_the_kernels_that_warmup_compiles():
+    code = "from diffai_stream.doctor import checks; print(next(c.detail for c in checks() if c.name == 'compiled kernels'))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    kernels = subprocess.run(
+        [sys.executable, "-c", "from diffai_stream.warmup import warm; print(len(warm()))"], capture_output=True, text=True
+    )
+    assert f" of {kernels.stdout.strip()} kept" in done.stdout
 
 
 def test_doctor_fails_when_something_needed_is_missing(diffai, monkeypatch):

@@ -239,3 +239,10 @@ def test_the_order_in_the_file_changes_the_order_only(tmp_path):
 
     assert list(tensors(mixed)) == names
     assert contents(mixed) == contents(straight)
+
+
+def test_a_file_replaced_after_one_comparison_is_read_anew_in_the_next(tmp_path):
+    a, b, c = (write_safetensors(tmp_path / f"{n}.safetensors", {"w": weights() * n}) for n in (1, 2, 3))
+    assert tensors(run(a, b))["w"]["change"]["relative_l2"] == pytest.approx(1)
+    os.replace(c, b)
+    assert tensors(run(a, b))["w"]["change"]["relative_l2"] == pytest.approx(2)

@@ -1,5 +1,7 @@
 import io
 import json
+import math
+import random
 import re
 from itertools import pairwise
 
@@ -9,6 +11,7 @@ from rich.cells import cell_len
 from diffai_stream.report.base import WriterOptions
 from diffai_stream.report.catalogue import open_writer
 from diffai_stream.report.heatmap import EvenSample, short_role
+from diffai_stream.report.text_findings import AnomalySection
 from tests.report import sample_records as sample
 from tests.report.harness import HOSTILE, printed, renamed
 
@@ -158,7 +161,65 @@ def test_heat_map_reads_without_colour():
     out = text(sample.transformer_run(16), unicode=False)
     row = next(line for line in out.split("\n") if line.startswith("  model.layers.10 "))
     assert row.split() == ["model.layers.10", *["####"] * 7, "----", "0.0334"]
-    assert ".. up to 4.79e-05  :: 4.79e-05 to 0.000456  ** 0.000456 to 0.00434  ## 0.00434 to 0.0413  -- unchanged" in out
+    assert ".. up to 9.56e-05  :: 9.56e-05 to 0.000723  ** 0.000723 to 0.00546  ## 0.00546 to 0.0414  -- unchanged" in out
+
+
+def heat_map(changes, **options):
+    """The rows by layer and the legend of a map of one role whose layers changed so."""
+    findings = [
+        sample.finding("layer_impact", f"layer.{i}", relative_l2=change, roles=[{"role": "mlp.up_proj", "relative_l2": change}])
+        for i, change in enumerate(changes)
+    ]
+    out = text(sample.numbered([*findings, sample.summary()]), unicode=False, **options)
+    rows = re.findall(r"^  layer\.\d+ +([.:*#-])\1{3} ", SGR.sub("", out), re.M)
+    return "".join(rows), next(line.strip() for line in out.split("\n") if "log scale" in line)
+
+
+def test_heat_map_keeps_its_structure_beside_an_exploded_layer():
+    changes = [0.001 * 1.3**i for i in range(12)]
+    assert heat_map(changes)[0] == "...:::***###"
+    changes[4] = 50.0
+    rows, legend = heat_map(changes)
+    assert rows == "....#:::****"
+    assert ".. up to 0.00262  :: 0.00262 to 0.00685  ** 0.00685 to 0.018  ## above 0.018  -- unchanged" in legend
+    assert "\x1b[1;31m####" in text(sample.numbered(exploded_run()), color=True, unicode=False)
+
+
+def exploded_run():
+    roles = [{"role": "mlp.up_proj", "relative_l2": change} for change in (0.1, 0.2, 0.3, 0.4, 90.0)]
+    return [
+        *(sample.finding("layer_impact", f"l{i}", relative_l2=r["relative_l2"], roles=[r]) for i, r in enumerate(roles)),
+        sample.summary(),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "rows", "said"),
+    [
+        ([0.063], "#", "## up to 0.063  -- unchanged"),
+        ([0.5, 0.0, 0.5], "#-#", "## up to 0.5  -- unchanged"),
+        ([0.5] * 8 + [9.0], "*" * 8 + "#", "** up to 0.5  ## above 0.5  -- unchanged"),
+        ([0.25, 0.50001], ".#", "## 0.42 to 0.501  -- unchanged"),
+        ([1e-30, 1e-4, 1.0], "..#", "## 0.1 to 1  -- unchanged"),
+    ],
+)
+def test_heat_map_of_few_values(changes, rows, said):
+    found, legend = heat_map(changes)
+    assert (found, legend[-len(said) :]) == (rows, said)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_heat_map_legend_is_exact(seed):
+    rng = random.Random(seed)
+    changes = [10 ** rng.gauss(-3, rng.choice([0.0, 0.1, 1.0, 5.0])) for _ in range(rng.randint(1, 40))]
+    rows, legend = heat_map(changes)
+    number = r"([\d.e+-]+)"
+    keys = re.findall(rf"([.:*#])\1 (?:(above) |up to |{number} to ){number}", legend)
+    ranges = {glyph: (float(high), math.inf) if above else (float(low or 0), float(high)) for glyph, above, low, high in keys}
+    assert len(rows) == len(changes)
+    for glyph, change in zip(rows, changes, strict=True):
+        low, high = ranges[glyph]
+        assert low < change <= high
 
 
 def test_deep_models_are_sampled_evenly():
@@ -252,6 +313,20 @@ def test_skipped_reasons_are_grouped():
         ),
         (
             "equivalent",
+            0,
+            {"unchanged": 3},
+            {"header": {"epsilon": 0.01}, "differs_in": ["names"]},
+            "equivalent: every value is equal within the tolerance; differs in names; exit 0",
+        ),
+        (
+            "equivalent",
+            0,
+            {"unchanged": 3},
+            {"header": {"relative_tolerance": 0.01}},
+            "equivalent: every value is equal within the tolerance; exit 0",
+        ),
+        (
+            "equivalent",
             1,
             {"retyped": 1, "unchanged": 2},
             {"differs_in": ["encoding"]},
@@ -264,7 +339,9 @@ def test_skipped_reasons_are_grouped():
     ],
 )
 def test_verdict(status, exit_status, counts, more, verdict):
-    out = text(sample.numbered([sample.summary(status, exit_status, counts=counts, **more)]))
+    side = sample.checkpoint("a", 3, 4)
+    header = sample.header(side, side, options=more.pop("header", {}))
+    out = text(sample.numbered([header, sample.summary(status, exit_status, counts=counts, **more)]))
     lines = out.splitlines()
     assert lines[-2] == verdict
     assert lines[-1] == "model relative l2 0.0312, 4.94 GB in 2.84 s (1.74 GB/s), peak memory 361 MB"
@@ -273,6 +350,29 @@ def test_verdict(status, exit_status, counts, more, verdict):
 def test_a_run_cut_off_still_shows_its_tables():
     out = text(sample.transformer_run(4)[:-1])
     assert "model.layers.2.mlp.up_proj.weight" in out
+
+
+def test_tables_are_not_printed_twice_when_one_fails(monkeypatch):
+    def fail(self, page):
+        raise RuntimeError
+
+    monkeypatch.setattr(AnomalySection, "render", fail)
+    stream = io.BytesIO()
+    writer = open_writer("text", stream, WriterOptions())
+    *records, summary = sample.full_run()
+    for record in records:
+        writer.write(record)
+    with pytest.raises(RuntimeError):
+        writer.write(summary)
+    writer.close()
+    assert stream.getvalue().decode().count("Tensors by relative change") == 1
+
+
+def test_notes_are_wrapped_not_cropped():
+    words = [f"w{i}" for i in range(60)]
+    anomaly = sample.finding("anomaly", "t", "tensor", severity="info", kind="k", detail=" ".join(words))
+    out = text(sample.numbered([anomaly, sample.summary()]), width=40)
+    assert [word for word in out.split() if word in words] == words
 
 
 def test_pairs_are_told_apart():
