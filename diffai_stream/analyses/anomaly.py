@@ -122,9 +122,13 @@ def _heavy_tail(evidence: Evidence, side: str, stats: dict[str, Any]) -> Judged 
 def _saturated(evidence: Evidence, side: str, stats: dict[str, Any]) -> Judged | None:
     codes, entry = evidence.columns.get("codes"), getattr(evidence.pair, side)
     ratio = codes[int(side == "new")][1] if codes is not None else None
-    if ratio is None or ratio <= SATURATED_RATIO or ENCODINGS[entry.encoding].family == "bool":
+    if ratio is None or ENCODINGS[entry.encoding].family == "bool":
         return None
-    return ratio, SATURATED_RATIO, round(ratio * _real_numel(evidence, side)), f"codes at the limits of {entry.encoding}"
+    count, numel = round(ratio * _real_numel(evidence, side)), _real_numel(evidence, side)
+    rows = prod(entry.shape[:-1])  # a scale by the row's largest value puts one code of each row at the limit
+    if count - rows <= SATURATED_RATIO * numel:
+        return None
+    return ratio, SATURATED_RATIO, count, f"codes at the limits of {entry.encoding}"
 
 
 def _untrained(evidence: Evidence, side: str, stats: dict[str, Any]) -> Judged | None:

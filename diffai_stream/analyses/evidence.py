@@ -10,10 +10,11 @@ from diffai_stream.engine.results import TensorStates
 from diffai_stream.options import Options
 from diffai_stream.plan.chunks import real_shape
 from diffai_stream.plan.pairs import TensorPair
-from diffai_stream.statistics.describe import agreement, change_stats, shape_stats, side_stats, sum_of_squares
+from diffai_stream.statistics.describe import agreement, change_stats, finite, shape_stats, side_stats, sum_of_squares
 from diffai_stream.statistics.finishing import QUANTILES
 from diffai_stream.statistics.layout import View
 
+SMALLEST_KEY, LARGEST_KEY = 2.0**-133, 2.0**128  # magnitudes that the top 16 bits of a float32 tell from 0 and Inf
 SIDES = {"old": View.OLD, "new": View.NEW, "delta": View.DELTA}
 States = dict[str, TensorStates]
 
@@ -73,8 +74,8 @@ def figures(states: TensorStates, view: View, options: Options) -> dict[str, Any
         stats |= shape_stats(states.row, view)
         quantiles = states.columns.get("quantiles")
         if quantiles is not None:
-            empty = stats["mean"] is None
-            values = [None] * len(QUANTILES) if empty else [value + 0.0 for value in quantiles[view].tolist()]
+            told = stats["mean"] is not None and has_keys(stats)
+            values = [value + 0.0 for value in quantiles[view].tolist()] if told else [None] * len(QUANTILES)
             stats["quantiles"] = dict(zip(QUANTILES, values, strict=True))
     bins = states.columns.get("bins")
     if bins is not None and bins[view] is not None:
@@ -83,12 +84,20 @@ def figures(states: TensorStates, view: View, options: Options) -> dict[str, Any
     return stats
 
 
+def has_keys(stats: dict[str, Any]) -> bool:
+    """Whether the values have float32 keys, from which quantiles and distances follow: doubles can lie beyond them."""
+    top = stats["abs_max"]
+    return not top or SMALLEST_KEY <= top <= LARGEST_KEY
+
+
 def _change(states: TensorStates, pair: TensorPair, options: Options) -> dict[str, Any]:
     assert pair.old is not None
     change = change_stats(states.row, real_shape(pair.old))
     if options.stats:
         distances = states.columns.get("distances")
-        values = [None] * 3 if distances is None else [None if value != value else value for value in distances.tolist()]
+        values: list[float | None] = [None] * 3
+        if distances is not None and all(has_keys(side_stats(states.row, view)) for view in (View.OLD, View.NEW)):
+            values = [finite(value) for value in distances.tolist()]
         change |= dict(zip(("ks", "js_distance", "wasserstein"), values, strict=True))
         ulp = next((columns for statistic, columns in states.extras.items() if type(statistic).__name__ == "UlpDistance"), {})
         change |= {name: ulp.get(name) for name in ("ulp_p50", "ulp_p99", "ulp_max")}

@@ -111,7 +111,8 @@ def _bins(part: Part, segment: int, view: View, domain: Domain) -> tuple[NDArray
     counts = np.zeros(BINS, np.int64)
     run = part.run(segment, int(view))
     bin_run(run.keys, run.counts, domain.values, domain.exact, float(low), float(high), counts)
-    return np.linspace(low, high, BINS + 1), counts
+    share = np.arange(BINS + 1) / BINS
+    return low * (1 - share) + high * share + 0.0, counts  # not high - low, which can overflow
 
 
 def initial_deviations(shape: tuple[int, ...]) -> dict[str, float]:
