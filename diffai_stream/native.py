@@ -16,7 +16,8 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
-from importlib import import_module, metadata
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -84,13 +85,16 @@ def cache_folder() -> Path | None:
 
 def _key() -> str:
     """Hash of all that machine code depends on."""
+    import llvmlite
     import llvmlite.binding as llvm
     from xxhash import xxh3_64
 
     files = [PACKAGE / name for name in SOURCES]
     paths = sorted(path for file in files for path in (file.glob("*.py") if file.is_dir() else [file]))
     features = llvm.get_host_cpu_features().flatten()
-    versions = metadata.version("numba"), metadata.version("llvmlite"), sys.version_info[:2]
+    numba = find_spec("numba")  # not imported: that takes longer than loading all machine code
+    version_file = Path(numba.origin).with_name("_version.py") if numba is not None and numba.origin else Path(__file__)
+    versions = version_file.read_bytes(), llvmlite.__version__, sys.version_info[:2]
     digest = xxh3_64(repr((versions, llvm.get_host_cpu_name(), features)).encode())
     for path in paths:
         digest.update(path.read_bytes())
