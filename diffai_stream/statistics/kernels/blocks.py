@@ -76,6 +76,54 @@ def pair_sums(x, y, d, n, lanes):
 
 
 @part
+def all_sums(x, y, d, n, lanes):
+    """pair_sums with three more: the sums of x and of y, and of d². Moments to order 2 follow without a second pass."""
+    clear_lanes(lanes, i64(128))
+    whole = n - n % 64
+    for k in range(0, whole, 64):
+        a, b, c = x[k : k + 64], y[k : k + 64], d[k : k + 64]
+        for i in range(16):
+            a0, a1, a2, a3 = a[i], a[i + 16], a[i + 32], a[i + 48]
+            b0, b1, b2, b3 = b[i], b[i + 16], b[i + 32], b[i + 48]
+            d0, d1, d2, d3 = b0 - a0, b1 - a1, b2 - a2, b3 - a3
+            c[i], c[i + 16], c[i + 32], c[i + 48] = d0, d1, d2, d3
+            lanes[i] += (a0 * b0 + a1 * b1) + (a2 * b2 + a3 * b3)
+            lanes[16 + i] += (a0 * a0 + a1 * a1) + (a2 * a2 + a3 * a3)
+            lanes[32 + i] += (b0 * b0 + b1 * b1) + (b2 * b2 + b3 * b3)
+            lanes[48 + i] += (d0 + d1) + (d2 + d3)
+            lanes[64 + i] += (abs(d0) + abs(d1)) + (abs(d2) + abs(d3))
+            lanes[80 + i] += (a0 + a1) + (a2 + a3)
+            lanes[96 + i] += (b0 + b1) + (b2 + b3)
+            lanes[112 + i] += (d0 * d0 + d1 * d1) + (d2 * d2 + d3 * d3)
+    for k in range(whole, n):
+        i = k % 16
+        d[k] = y[k] - x[k]
+        lanes[i] += x[k] * y[k]
+        lanes[16 + i] += x[k] * x[k]
+        lanes[32 + i] += y[k] * y[k]
+        lanes[48 + i] += d[k]
+        lanes[64 + i] += abs(d[k])
+        lanes[80 + i] += x[k]
+        lanes[96 + i] += y[k]
+        lanes[112 + i] += d[k] * d[k]
+    dot, x2 = fold(lanes, i64(0), i64(16)), fold(lanes, i64(16), i64(16))
+    y2, total = fold(lanes, i64(32), i64(16)), fold(lanes, i64(48), i64(16))
+    absolute, x1 = fold(lanes, i64(64), i64(16)), fold(lanes, i64(80), i64(16))
+    return dot, x2, y2, total, absolute, x1, fold(lanes, i64(96), i64(16)), fold(lanes, i64(112), i64(16))
+
+
+@part
+def lean_moments(x, n, total, squares, lanes, out):
+    """Moments to order 2 from a sum and a sum of squares; by a second pass where the mean would cancel half of them."""
+    mean = total / n
+    offset = n * mean * mean
+    if offset > 0.5 * squares:
+        central_moments(x, n, total, False, lanes, out)
+        return
+    out[N], out[MEAN], out[M2], out[M3], out[M4] = n, mean, squares - offset, 0.0, 0.0
+
+
+@part
 def side_sum(x, n, lanes):
     """Sum of the first n elements, in float64."""
     clear_lanes(lanes, i64(32))

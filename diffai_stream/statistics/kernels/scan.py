@@ -13,6 +13,7 @@ import numpy as np
 from diffai_stream.encodings.kernels import I64, decode, itemsize
 from diffai_stream.jit import inlined, part
 from diffai_stream.statistics.kernels.blocks import (
+    all_sums,
     central_moments,
     clear_lanes,
     count_beyond,
@@ -21,6 +22,7 @@ from diffai_stream.statistics.kernels.blocks import (
     count_zeros,
     fetch_ahead,
     first_position,
+    lean_moments,
     merge_moments,
     pair_sums,
     same_bytes,
@@ -196,6 +198,40 @@ def pair_exact(x, y, n, row, first, exact_integers, mark, rules, w):
         take_pair(sums, low, high, px, py, w.wide_d, finite, unequal, row, w.wide_lanes, mark, rules, w)
 
 
+@part
+def lean_block(x, y, n, row, first, rules, w):
+    """A decoded block when neither histograms nor fourth moments are asked: all sums in one pass; False if not safe."""
+    d, lanes, five, leaf = w.d, w.lanes, w.five, w.leaf
+    dot, x2, y2, d1, absolute, x1, y1, d2 = all_sums(x, y, d, n, lanes)
+    low, high = value_range(d, n)
+    low_x, high_x = value_range(x, n)
+    low_y, high_y = value_range(y, n)
+    if not (are_safe_squares(x2, y2) and is_safe(low, high) and is_safe(low_x, high_x) and is_safe(low_y, high_y)):
+        return False
+    take_range(row, OLD, low_x, high_x)
+    take_range(row, NEW, low_y, high_y)
+    take_range(row, DELTA, low, high)
+    row[OLD + ZERO] += count_zeros(x, n)
+    row[NEW + ZERO] += count_zeros(y, n)
+    take_largest(row, d, n, max(abs(low), abs(high)), first)
+    unequal = count_unequal(x, y, n)
+    row[DELTA + ZERO] += n - unequal
+    row[FLIPS] += count_flips(x, y, n)
+    row[UNEQUAL] += unequal
+    row[CHANGED] += count_beyond(x, y, n, rules.absolute, rules.relative) if rules.tolerant else unequal
+    leaf[LEAF_DOT] += dot
+    leaf[LEAF_OLD2] += x2
+    leaf[LEAF_NEW2] += y2
+    leaf[LEAF_ABS] += absolute
+    lean_moments(x, n, x1, x2, lanes, five)
+    merge_moments(leaf, i64(0), five, i64(0))
+    lean_moments(y, n, y1, y2, lanes, five)
+    merge_moments(leaf, i64(5), five, i64(0))
+    lean_moments(d, n, d1, d2, lanes, five)
+    merge_moments(leaf, i64(10), five, i64(0))
+    return True
+
+
 @inlined
 def pair_block(x, y, n, row, first, exact_integers, mark, rules, w):
     """The pair of a decoded block: the float32 road when every sum is safe there, else the float64 road."""
@@ -256,16 +292,20 @@ def block(a, b, n, row, first, mark, old, new, rules, w):
     decode(new.kind, b, new.values, w.y)
     if old.counted != PATTERN16:
         fetch_ahead(a)
+    if new.counted != PATTERN16:
+        fetch_ahead(b)
+    integers = old.kind >= I64 and new.kind >= I64
+    lean = not (rules.fourth or rules.count_delta or integers) and old.moments and new.moments
+    if lean and lean_block(w.x, w.y, n, row, first, rules, w):
+        return
     count_side(a, old, w.table_old, w.groups_old, mark)
     count_side(b, new, w.table_new, w.groups_new, mark)
     if old.moments:
         side_block(w.x, n, row, i64(OLD), i64(0), w.table_old, w.groups_old, mark, old, w)
     if new.moments:
         side_block(w.y, n, row, i64(NEW), i64(5), w.table_new, w.groups_new, mark, new, w)
-    if new.counted != PATTERN16:
-        fetch_ahead(b)
-    integers = unequal_integers(a, b, old.kind, new.kind) if old.kind >= I64 and new.kind >= I64 else -1
-    pair_block(w.x, w.y, n, row, first, integers, mark, rules, w)
+    exact_integers = unequal_integers(a, b, old.kind, new.kind) if integers else -1
+    pair_block(w.x, w.y, n, row, first, exact_integers, mark, rules, w)
 
 
 @inlined
