@@ -11,6 +11,7 @@ from diffai_stream.storage.mounts import is_network_file
 
 OPEN_FILES = 64  # far below the usual limit of 1,024, and below a limit of 500
 EARLY_NBYTES = 256 << 20  # of a file, fetched while the engine is still being imported
+ADVISED_NBYTES = 128 << 10  # Linux fetches no more than the read-ahead size of the device for one request
 EARLY_FILES = 2  # of a directory
 
 
@@ -60,7 +61,8 @@ def read_ahead(ranges: Mapping[str, list[tuple[int, int]]]) -> None:
             continue
         try:
             for offset, nbytes in pieces:
-                os.posix_fadvise(descriptor, offset, nbytes, os.POSIX_FADV_WILLNEED)
+                for at in range(offset, offset + nbytes, ADVISED_NBYTES):
+                    os.posix_fadvise(descriptor, at, min(ADVISED_NBYTES, offset + nbytes - at), os.POSIX_FADV_WILLNEED)
         except (OSError, AttributeError):
             pass
         finally:
