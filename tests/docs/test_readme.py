@@ -40,10 +40,7 @@ BLOCKS = [found.group(1) for found in BLOCK.finditer(README.read_text(encoding="
 
 
 def stable(text: str) -> str:
-    """Text without what changes from run to run; numbers of full precision to four digits.
-
-    The demo pair comes out of numpy, whose float32 exponential differs by a bit between processors.
-    """
+    """Text without what changes from run to run; numbers of full precision to four digits."""
     for pattern, replacement in VARYING:
         text = re.sub(pattern, replacement, text)
     return LONG_NUMBER.sub(lambda number: f"{float(number.group()):.4g}", text)
