@@ -71,9 +71,3 @@ class Statistic(ABC, Generic[S]):
     @abstractmethod
     def finalize(self, state: S) -> dict[str, Any]:
         """Columns of a finished tensor: small arrays and numbers, never tensor data."""
-
-
-class Need(NamedTuple):
-    """A statistic that an analysis asks for; the view is part of the statistic."""
-
-    statistic: Statistic[Any]

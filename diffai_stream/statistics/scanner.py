@@ -133,11 +133,6 @@ def _value_order(values: NDArray[np.float64], encoding: Encoding) -> NDArray[np.
     return np.argsort(values, kind="stable").astype(np.uint16)
 
 
-def values_of(encoding: Encoding) -> NDArray[np.float64]:
-    """float64 value of every key of the encoding's domain."""
-    return domain_of(encoding).values
-
-
 class Scanner:
     """One thread's buffers and tables for the scan kernel."""
 
