@@ -89,16 +89,16 @@ def _libraries() -> Iterator[Check]:
 def _kernels() -> Check:
     """Where compiled kernels are kept and whether they are."""
     try:
-        import diffai_stream.statistics.entries
-        import diffai_stream.storage.guard  # noqa: F401 - both fill the registry
-        from diffai_stream.native import Entry, cache_folder
+        from diffai_stream.native import all_entries, cache_folder
+
+        entries = all_entries().values()
     except ImportError as error:
         return Check("compiled kernels", False, f"{error.name} cannot be imported", "pip install --force-reinstall numba")
     folder = cache_folder()
     if folder is None:
         hint = "set NUMBA_CACHE_DIR to a writable folder: until then every run compiles for a while"
         return Check("compiled kernels", False, "no folder to keep them in is writable", hint, required=False)
-    kept, total = sum(entry.is_cached for entry in Entry.registry.values()), len(Entry.registry)
+    kept, total = sum(entry.is_cached for entry in entries), len(entries)
     hint = "" if kept == total else "diffai warmup"
     return Check("compiled kernels", kept == total, f"{kept} of {total} kept in {folder}", hint, required=False)
 

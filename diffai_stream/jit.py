@@ -12,13 +12,27 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import numba
+import numpy as np
 from llvmlite import ir
 from numba import carray, types
 from numba.extending import intrinsic, overload
 
-from diffai_stream.native import PLACES, cache_folder
+from diffai_stream.native import PLACES, cache_folder, key_of
 
-__all__ = ["carray", "compile_object", "inlined", "kernel", "overload", "part", "prefetch", "types"]
+__all__ = [
+    "carray",
+    "compile_object",
+    "inlined",
+    "kernel",
+    "matrix",
+    "number",
+    "overload",
+    "part",
+    "prefetch",
+    "real",
+    "types",
+    "vector",
+]
 
 F = TypeVar("F", bound=Callable[..., Any])
 OPTIONS = {"nogil": True, "parallel": False, "boundscheck": False, "error_model": "numpy"}
@@ -29,7 +43,10 @@ def kernel(function: F) -> F:
     folder, before = cache_folder(), numba.config.CACHE_DIR
     try:
         if folder is not None:
-            numba.config.CACHE_DIR = str(folder)  # only for this function: other packages keep their own
+            module = function.__module__  # numba looks at the time of this file alone, not at what it imports
+            numba.config.CACHE_DIR = str(
+                folder / f"{module.rpartition('.')[2]}-{key_of(module)}"
+            )  # other packages keep their own
         return numba.njit(cache=folder is not None, **OPTIONS)(function)  # type: ignore[no-any-return]
     finally:
         numba.config.CACHE_DIR = before
@@ -94,3 +111,9 @@ def matrix(block, k, dtype):  # type: ignore[no-untyped-def]
 def number(block, k):  # type: ignore[no-untyped-def]
     """Argument k of an entry as an integer."""
     return block[PLACES * k]
+
+
+@inlined
+def real(block, k):  # type: ignore[no-untyped-def]
+    """Argument k of an entry as a float64, passed by its bits."""
+    return np.int64(block[PLACES * k]).view(np.float64)

@@ -3,13 +3,15 @@
 Importing numba and loading a cached kernel through it costs half a second; loading an object file through llvmlite costs
 five milliseconds. An entry is a function of one argument, the address of a block of int64: every array takes three
 places (address and up to two sizes), every number one of three. The object files lie in the first folder that is
-writable and our own, under a key of everything they depend on: the sources, numba, llvmlite, the processor.
+writable and our own, each under a key of everything it depends on: the module of the entry and all that this imports of
+the package, numba, llvmlite, the processor. So a change to one kernel compiles anew what uses it, and nothing else.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
+import re
 import sys
 import tempfile
 import threading
@@ -25,14 +27,8 @@ import numpy as np
 
 PLACES = 3  # int64 of an argument in the block
 PACKAGE = Path(__file__).parent
-SOURCES = (
-    "jit.py",
-    "encodings/kernels.py",
-    "statistics/layout.py",
-    "statistics/buffers.py",
-    "statistics/kernels",
-    "storage/guard_kernel.py",
-)
+_IMPORT = re.compile(r"^[ \t]*(?:from (diffai_stream[.\w]*) import (\([^)]*\)|.*)|import (diffai_stream[.\w]*))", re.MULTILINE)
+_DECLARES = re.compile(r"^from diffai_stream\.native import .*\bEntry\b", re.MULTILINE)
 # What compiled code would call to raise or to free: never reached, since entries own no memory and check no bounds.
 UNREACHED = (
     "NRT_Allocate",
@@ -71,11 +67,11 @@ def _usable(folder: Path) -> bool:
 
 @lru_cache(maxsize=1)
 def cache_folder() -> Path | None:
-    """Where compiled code of exactly these sources is kept, or None: then every process compiles anew."""
+    """Where compiled code is kept, or None: then every process compiles anew."""
     root = next((folder for folder in _candidates() if _usable(folder)), None)
     if root is None:
         return None
-    folder = root / f"kernels-{_key()}"
+    folder = root / "kernels"
     try:
         folder.mkdir(exist_ok=True, mode=0o700)
     except OSError:
@@ -83,26 +79,68 @@ def cache_folder() -> Path | None:
     return folder
 
 
-def _key() -> str:
-    """Hash of all that machine code depends on."""
-    import llvmlite
-    import llvmlite.binding as llvm
+@lru_cache(maxsize=64)
+def key_of(module: str) -> str:
+    """Hash of all that the machine code of a module's functions depends on: its sources, compiler, processor."""
     from xxhash import xxh3_64
 
-    files = [PACKAGE / name for name in SOURCES]
-    paths = sorted(path for file in files for path in (file.glob("*.py") if file.is_dir() else [file]))
-    features = llvm.get_host_cpu_features().flatten()
-    numba = find_spec("numba")  # not imported: that takes longer than loading all machine code
-    version_file = Path(numba.origin).with_name("_version.py") if numba is not None and numba.origin else Path(__file__)
-    versions = version_file.read_bytes(), llvmlite.__version__, sys.version_info[:2]
-    digest = xxh3_64(repr((versions, llvm.get_host_cpu_name(), features)).encode())
-    for path in paths:
+    digest = xxh3_64(_environment())
+    for path in sorted(_path_of(name) for name in sources_of(module)):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 
 
+@lru_cache(maxsize=1)
+def _environment() -> bytes:
+    """Versions of compiler and interpreter, and the processor."""
+    import llvmlite
+    import llvmlite.binding as llvm
+
+    features = llvm.get_host_cpu_features().flatten()
+    numba = find_spec("numba")  # not imported: that takes longer than loading all machine code
+    version_file = Path(numba.origin).with_name("_version.py") if numba is not None and numba.origin else Path(__file__)
+    versions = version_file.read_bytes(), llvmlite.__version__, sys.version_info[:2]
+    return repr((versions, llvm.get_host_cpu_name(), features)).encode()
+
+
+def sources_of(module: str) -> frozenset[str]:
+    """The module and all modules of this package that it imports, directly or not, as far as the text of imports tells."""
+    found: set[str] = set()
+    waiting = [module]
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.add(name)
+            waiting += _imports_of(name)
+    return frozenset(found)
+
+
+@lru_cache(maxsize=256)
+def _imports_of(module: str) -> tuple[str, ...]:
+    """Modules of this package that a module's text imports, wherever it does so."""
+    names: list[str] = []
+    for base, imported, plain in _IMPORT.findall(_path_of(module).read_text("utf-8")):
+        names += [base or plain, *(f"{base}.{word}" for word in re.findall(r"\w+", imported) if base)]
+    return tuple(name for name in names if _path_of(name).is_file())
+
+
+def _path_of(module: str) -> Path:
+    return PACKAGE.parent.joinpath(*module.split(".")).with_suffix(".py")
+
+
+def all_entries() -> dict[str, Entry]:
+    """Every entry of the package by name: the modules that declare some are found by their text, then imported."""
+    for path in sorted(PACKAGE.rglob("*.py")):
+        if _DECLARES.search(path.read_text("utf-8")):
+            import_module(".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts))
+    return Entry.registry
+
+
 class Entry:
-    """A compiled function, loaded or compiled when it is first called; calling it releases the GIL."""
+    """A compiled function, loaded or compiled when it is first called; calling it releases the GIL.
+
+    `module` is where the function `name` lies; a name is used once in the whole package.
+    """
 
     registry: dict[str, Entry] = {}  # noqa: RUF012 - filled by the constructor, read by warm-up and doctor
     on_compile: Callable[[str], None] | None = None
@@ -148,7 +186,7 @@ class Entry:
 
     def _path(self) -> Path | None:
         folder = cache_folder()
-        return folder / f"{self.name}.o" if folder is not None else None
+        return folder / f"{self.name}-{key_of(self.module)}.o" if folder is not None else None
 
     def _compile(self, path: Path | None) -> tuple[str, bytes]:
         if Entry.on_compile is not None:

@@ -7,17 +7,15 @@ from collections.abc import Iterator
 
 
 def warm() -> dict[str, float]:
-    """Seconds that each entry took to load, or to compile where no process had: every kernel of the main road."""
+    """Seconds that each entry took to load, or to compile where no process had: every kernel that is an entry."""
     return dict(warm_each())
 
 
 def warm_each() -> Iterator[tuple[str, float]]:
     """Like warm(), one entry after the other as each is ready."""
-    import diffai_stream.statistics.entries
-    import diffai_stream.storage.guard  # noqa: F401 - both fill the registry
-    from diffai_stream.native import Entry
+    from diffai_stream.native import all_entries
 
-    for name, entry in Entry.registry.items():
+    for name, entry in all_entries().items():
         started = time.perf_counter()
         entry.load()
         yield name, time.perf_counter() - started

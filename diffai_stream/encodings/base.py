@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 
 class DecodeKind(IntEnum):
-    """The branch of the decode kernel that reads an encoding (`kernels.py`)."""
+    """The branch of the decode kernel that reads an encoding (`kernels/plain.py`)."""
 
     F32 = 0
     BF16 = 1

@@ -217,7 +217,7 @@ def _tiles(
 
 def decoded(raw: Bytes, encoding: Encoding, numel: int) -> NDArray[Any]:
     """Values of raw bytes, in the encoding's tile dtype."""
-    from diffai_stream.encodings.kernels import decode32, decode64
+    from diffai_stream.encodings.kernels.plain import decode32, decode64
 
     out = np.empty(numel, encoding.tile_dtype)
     decode: Any = decode32 if encoding.tile_dtype is np.float32 else decode64

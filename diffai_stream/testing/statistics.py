@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from diffai_stream.encodings.base import Encoding
 from diffai_stream.encodings.catalogue import ENCODINGS
-from diffai_stream.encodings.kernels import decode32, decode64
+from diffai_stream.encodings.kernels.plain import decode32, decode64
 from diffai_stream.statistics.base import Statistic, Tile
 from diffai_stream.statistics.layout import leaf_numel
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from diffai_stream.encodings.kernels import I64, decode, itemsize
+from diffai_stream.encodings.kernels.plain import I64, decode, itemsize
 from diffai_stream.jit import inlined, part
 from diffai_stream.statistics.kernels.blocks import (
     all_sums,

@@ -1,0 +1,1 @@
+"""Compiled loops from stored bytes to numbers: a module a family of encodings."""
