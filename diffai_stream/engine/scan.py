@@ -19,6 +19,7 @@ from diffai_stream.plan.chunks import Batch, Slice, chunk_numel, real_shape
 from diffai_stream.statistics.base import Tile
 from diffai_stream.statistics.finishing import finish
 from diffai_stream.statistics.scanner import Domain, Part, Scanner, domain_of, merge_parts
+from diffai_stream.storage.codecs import is_sequential
 from diffai_stream.storage.extent import Extent
 from diffai_stream.storage.windows import read_window, recheck
 
@@ -178,7 +179,7 @@ def _scan_streamed(reading: Reading, program: Program) -> Result:
 
 
 def _chunks(source: Source, cuts: Sequence[int], sizes: Sequence[int]) -> Iterator[Bytes]:
-    if any(extent.codec for extent in source.component.extents):
+    if any(is_sequential(extent.codec) for extent in source.component.extents):
         yield from source.stream(iter(sizes))
     else:
         for start, size in zip(cuts, sizes, strict=True):

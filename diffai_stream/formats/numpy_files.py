@@ -7,6 +7,7 @@ evaluated. The data of an `.npz` member is not aligned in the file (`zip_members
 A stored member is an extent in place. Of a deflated one `Extent(path, offset, nbytes, codec)` means: `offset` is where its raw
 deflate stream (no zlib header) begins in the file, `nbytes` how many bytes the array takes, and `codec` is
 `deflate:<header_len>:<compressed_nbytes>`: inflate that many compressed bytes, drop `header_len` of the result, yield `nbytes`.
+Columns first (`fortran_order`) or big-endian it is `spill` instead, which is read out of order.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from diffai_stream.formats.base import Checkpoint, Component, TensorEntry
 from diffai_stream.formats.inert import Notes, collection_paused, element_count, open_regular, printable, read_exactly
 from diffai_stream.formats.zip_members import LOCAL_HEADER, Member, read_members
 from diffai_stream.storage.extent import Extent, FileStamp
+from diffai_stream.storage.spill import spilled
+from diffai_stream.storage.swap import swapped
 
 _MAGIC = b"\x93NUMPY"
 _MAX_LITERAL_NBYTES = 65_536
@@ -204,8 +207,6 @@ def _encoding(dtype: str) -> str:
         )
     if code not in _ENCODINGS or order not in "<>|=":
         raise ValueError(f"numpy dtype {dtype[:20]!r} has no encoding here (numbers are f2 f4 f8, i1 to u8, b1, c8 c16)")
-    if order == ">" and ENCODINGS[_ENCODINGS[code]].itemsize > 1:
-        raise ValueError(f"unsupported byte order: {dtype!r} is big-endian; save it as '<{code}'")
     return _ENCODINGS[code]
 
 
@@ -225,4 +226,9 @@ def _entry(name: str, header: _Header, encoding: str, extent: Extent) -> TensorE
     strides = None
     if header.fortran and len(header.shape) > 1:
         strides = tuple(element_count(header.shape[:axis]) for axis in range(len(header.shape)))
+    is_swapped = header.dtype.startswith(">") and ENCODINGS[encoding].itemsize > 1
+    if extent.codec and (strides or is_swapped):
+        extent = spilled(extent)
+    if is_swapped:
+        extent = swapped(extent, ENCODINGS[encoding].itemsize)
     return TensorEntry(name, header.shape, encoding, {"data": Component((extent,), encoding, header.shape, strides)})

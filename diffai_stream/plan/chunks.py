@@ -14,6 +14,7 @@ from diffai_stream.encodings.catalogue import ENCODINGS
 from diffai_stream.formats.base import TensorEntry
 from diffai_stream.plan.pairs import TensorPair
 from diffai_stream.statistics.layout import leaf_numel
+from diffai_stream.storage.codecs import is_sequential
 
 BATCH_NUMEL = 1 << 20  # elements of small tensors in one batch: their histograms are as large as they are
 BATCH_SLICES = 1024
@@ -81,7 +82,7 @@ def slices_of(pair: TensorPair, chunk_nbytes: int, statistics: tuple[Any, ...], 
         shape = real_shape(old)
         numel, leaf = prod(shape), leaf_numel(shape)
         bits = max(ENCODINGS[e.encoding].bits // ENCODINGS[e.encoding].components for e in (old, new))
-        streamed = any(extent.codec for e in (old, new) for c in e.components.values() for extent in c.extents)
+        streamed = any(is_sequential(x.codec) for e in (old, new) for c in e.components.values() for x in c.extents)
         step = max(numel, 1) if streamed else chunk_numel(leaf, bits, chunk_nbytes)
         count = max(1, -(-numel // step))
         for number in range(count):

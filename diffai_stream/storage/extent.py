@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import NamedTuple
 
-from diffai_stream.errors import ChangedFileError
+from diffai_stream.errors import ChangedFileError, TensorError
 
 
 class Extent(NamedTuple):
@@ -43,3 +43,11 @@ class FileStamp(NamedTuple):
             )
         if (status.st_size, status.st_mtime_ns) != (self.nbytes, self.mtime_ns):
             raise ChangedFileError("the file changed while it was read; compare again when no one writes to it", path=self.path)
+
+
+def stamp_of(extent: Extent) -> FileStamp:
+    """The stamp of an extent's file now. Raises TensorError when it cannot be read."""
+    try:
+        return FileStamp.of(extent.path)
+    except OSError as error:
+        raise TensorError(f"cannot open: {error.strerror}", path=extent.path, offset=extent.offset) from error

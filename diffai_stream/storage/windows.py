@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from diffai_stream.errors import ChangedFileError, TensorError
 from diffai_stream.storage import guard
+from diffai_stream.storage.codecs import read_decoded
 from diffai_stream.storage.extent import Extent, FileStamp
 from diffai_stream.storage.files import FILES
 
@@ -23,12 +24,16 @@ IO_MODES = ("auto", "mmap", "pread")
 
 
 def read_window(extent: Extent, start: int, stop: int, stamp: FileStamp | None, io: str = "auto") -> Bytes:
-    """Bytes [start, stop) of an uncompressed extent as a read-only uint8 array.
+    """Bytes [start, stop) of an extent as a read-only uint8 array, decoded where its codec can be read anywhere.
 
     Raises ChangedFileError when the file is not the stamped one, TensorError when it cannot be read or is too short.
     """
     if stop <= start:
         return np.empty(0, np.uint8)
+    if extent.codec:
+        raw = read_decoded(extent, start, stop)
+        raw.setflags(write=False)
+        return raw
     try:
         descriptor, remote = FILES.duplicate(extent.path)
     except OSError as error:
