@@ -78,21 +78,23 @@ def _filled(extent: Extent) -> FileIO:
     if extent.nbytes > free - SPARE_NBYTES:
         message = f"needs {extent.nbytes} bytes of temporary space, {folder} has {free}; set TMPDIR to a larger disk"
         raise TensorError(message, path=extent.path, offset=extent.offset)
-    file = tempfile.TemporaryFile(buffering=0, dir=folder)
+    file = tempfile.TemporaryFile(buffering=0, dir=folder)  # noqa: SIM115 - it outlives this function
     try:
-        for piece in inflated(
-            extent._replace(codec=extent.codec.replace("spill:", "deflate:", 1)), _sizes(extent.nbytes), None
-        ):
+        for piece in inflated(_deflate(extent), _sizes(extent.nbytes), None):
             view = memoryview(piece)
             while view:
                 view = view[file.write(view) :]
-    except OSError as error:
+    except BaseException as error:
         file.close()
-        raise TensorError(f"cannot write to {folder}: {error.strerror}", path=extent.path, offset=extent.offset) from error
-    except TensorError:
-        file.close()
+        if isinstance(error, OSError):
+            message = f"cannot write to {folder}: {error.strerror}"
+            raise TensorError(message, path=extent.path, offset=extent.offset) from error
         raise
     return file  # type: ignore[return-value]  # unbuffered
+
+
+def _deflate(extent: Extent) -> Extent:
+    return extent._replace(codec=extent.codec.replace("spill:", "deflate:", 1))
 
 
 def _sizes(nbytes: int) -> Iterator[int]:
