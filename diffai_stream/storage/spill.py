@@ -81,7 +81,7 @@ def _filled(extent: Extent) -> FileIO:
     file = tempfile.TemporaryFile(buffering=0, dir=folder)  # noqa: SIM115 - it outlives this function
     try:
         for piece in inflated(_deflate(extent), _sizes(extent.nbytes), None):
-            view = memoryview(piece)
+            view = piece.data
             while view:
                 view = view[file.write(view) :]
     except BaseException as error:
@@ -90,7 +90,7 @@ def _filled(extent: Extent) -> FileIO:
             message = f"cannot write to {folder}: {error.strerror}"
             raise TensorError(message, path=extent.path, offset=extent.offset) from error
         raise
-    return file  # type: ignore[return-value]  # unbuffered
+    return file
 
 
 def _deflate(extent: Extent) -> Extent:
