@@ -23,7 +23,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
     "distributed": ("distributed",),
     "arrow": ("pyarrow",),
     "zarr": ("zarr",),
-    "formats": ("h5py", "gguf", "onnx"),
+    "formats": ("h5py", "gguf"),
 }
 """The libraries of each pip extra."""
 

@@ -58,6 +58,7 @@ FORMATS: tuple[FormatRow, ...] = (
         "diffai_stream.formats.numpy_files",
         notes="members of a compressed .npz are inflated as a stream",
     ),
+    FormatRow("onnx", "ONNX", (".onnx",), "diffai_stream.formats.onnx", notes="weights in the file or in files beside it"),
 )
 
 
