@@ -16,6 +16,7 @@ from diffai_stream.options import Options
 from diffai_stream.plan.chunks import Batch, Slice, batches, real_shape, slices_of
 from diffai_stream.plan.memory import check_limit, projected_nbytes
 from diffai_stream.plan.pairs import TensorPair
+from diffai_stream.plan.sources import is_gathered
 from diffai_stream.statistics.finishing import Wants
 from diffai_stream.statistics.layout import View
 from diffai_stream.statistics.scanner import Ask
@@ -146,6 +147,6 @@ def statistics_for(
 
 
 def _projected(pairs: Sequence[TensorPair], options: Options) -> int:
-    gathers = any(c.strides is not None for pair in pairs for e in pair.entries for c in e.components.values())
+    gathers = any(is_gathered(entry) for pair in pairs for entry in pair.entries)
     gather = 3 * options.chunk_size if gathers else 0
     return projected_nbytes(worker_count(options), options.chunk_size, len(pairs), gather)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import lru_cache
+from importlib import import_module
+from typing import Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,14 +29,51 @@ class DecodeKind(IntEnum):
     U64 = 10
 
 
+class Quantized(Protocol):
+    """What a decoder sees of a tensor entry: the logical shape and, in `metadata`, the parameters of its quantization."""
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...  # noqa: D102
+
+    @property
+    def stored_shape(self) -> tuple[int, ...]: ...  # noqa: D102
+
+    @property
+    def encoding(self) -> str: ...  # noqa: D102
+
+    @property
+    def components(self) -> Mapping[str, Any]: ...  # noqa: D102
+
+    @property
+    def metadata(self) -> Mapping[str, str]: ...  # noqa: D102
+
+
+Read = Callable[[str, int, int], NDArray[np.uint8]]
+"""Bytes [start, stop) of a component by its name."""
+
+
+class Decoder(Protocol):
+    """Dequantizes one tensor; `block` elements are the least that can be decoded by itself."""
+
+    @property
+    def block(self) -> int: ...  # noqa: D102
+
+    def decode(self, start: int, stop: int) -> NDArray[np.float32]:
+        """float32[stop - start]: values of elements [start, stop) in C order; both are multiples of `block`, or the end."""
+
+
 @dataclass(frozen=True)
 class Encoding:
     """One row of the catalogue.
 
-    `bits` an element takes in the file; `kind` the kernel branch; `family` is float, integer or bool; `pattern_bits` is 8
-    or 16 where the raw code has few enough values to be counted exactly, else 0; `values` gives the table of values of an
-    8-bit code; `unpack` spreads sub-byte codes to one byte each; `components` (2 for complex) real numbers an element;
-    `exponent_bits`, `mantissa_bits` and `max_finite` describe floats (0 for integers, whose `max_finite` is their limit).
+    `bits` an element takes in the file; `kind` the kernel branch; `family` is float, integer, bool or quantized;
+    `pattern_bits` is 8 or 16 where the raw code has few enough values to be counted exactly, else 0; `values` gives the table
+    of values of an 8-bit code; `unpack` spreads sub-byte codes to one byte each; `components` (2 for complex) real numbers an
+    element; `exponent_bits`, `mantissa_bits` and `max_finite` describe floats (0 for integers, whose `max_finite` is their
+    limit). A quantized encoding names its `decoder`, `module:function` of (entry, read), and is scanned as float32.
     """
 
     name: str
@@ -50,9 +89,15 @@ class Encoding:
     unpack: Callable[[NDArray[np.uint8], int], NDArray[np.uint8]] | None = None
     components: int = 1
     title: str = ""
+    decoder: str = ""
 
     def __hash__(self) -> int:
         return hash(self.name)
+
+    def open_decoder(self, entry: Quantized, read: Read) -> Decoder:
+        """The decoder of one tensor. Raises TensorError when its components contradict its shape."""
+        module, _, function = self.decoder.partition(":")
+        return cast(Decoder, getattr(import_module(module), function)(entry, read))
 
     @property
     def itemsize(self) -> int:

@@ -116,9 +116,9 @@ def ranges_of(batches: Sequence[Batch]) -> dict[str, list[tuple[int, int]]]:
     for batch in batches:
         for piece in batch.slices:
             for entry in {id(e): e for e in (piece.old, piece.new)}.values():
-                extents = entry.components["data"].extents
+                extents = [extent for part in entry.components.values() for extent in part.extents]
                 numel = max(1, prod(real_shape(entry)))
-                if len(extents) == 1 and entry.components["data"].strides is None and not extents[0].codec:
+                if len(extents) == 1 and entry.region is None and not extents[0].codec:
                     extent = extents[0]
                     first = extent.offset + extent.nbytes * piece.start // numel
                     last = extent.offset + extent.nbytes * min(piece.stop, numel) // numel

@@ -7,19 +7,17 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from diffai_stream.encodings.base import Encoding
-from diffai_stream.encodings.catalogue import ENCODINGS
+from diffai_stream.encodings.decode import decoded
 from diffai_stream.engine.program import Program
 from diffai_stream.engine.results import BatchResult, FailedResult, FinishedResult, PartResult
-from diffai_stream.engine.sources import Bytes, Source, check_size
 from diffai_stream.errors import ChangedFileError, DiffaiError, TensorError
 from diffai_stream.plan.chunks import Batch, Slice, chunk_numel, real_shape
+from diffai_stream.plan.sources import Bytes, Source, check_size, is_streamed, scanned_encoding
 from diffai_stream.statistics.base import Tile
 from diffai_stream.statistics.finishing import finish
 from diffai_stream.statistics.scanner import Domain, Part, Scanner, domain_of, merge_parts
-from diffai_stream.storage.codecs import is_sequential
 from diffai_stream.storage.extent import Extent
 from diffai_stream.storage.windows import read_window, recheck
 
@@ -69,7 +67,7 @@ def _readings(batch: Batch, program: Program, failures: list[Result]) -> Iterato
 
 
 def _paths(group: Sequence[Reading]) -> set[str]:
-    return {extent.path for r in group for source in (r.old, r.new) for extent in source.component.extents}
+    return {extent.path for r in group for source in (r.old, r.new) for extent in source.extents}
 
 
 def _concerns(result: Result, group: Sequence[Reading]) -> bool:
@@ -117,7 +115,7 @@ def _neighbours(left: Reading, right: Reading) -> bool:
         if a.encoding is not b.encoding or a.direct is None or b.direct is None:
             return False
         (path_a, offset_a), (path_b, offset_b) = a.direct, b.direct
-        end = offset_a + a.component.extents[0].nbytes
+        end = offset_a + a.entry.components["data"].extents[0].nbytes
         if path_a != path_b or not 0 <= offset_b - end <= GAP_NBYTES:
             return False
     return True
@@ -141,7 +139,7 @@ def _scan_group(group: Sequence[Reading], program: Program) -> list[Result]:
 
 def _window(sources: Sequence[Source], group: Sequence[Reading], program: Program) -> tuple[Bytes, list[int]]:
     """One window over neighbouring tensors, and where each begins in it."""
-    extents = [source.component.extents[0] for source in sources]
+    extents = [source.entry.components["data"].extents[0] for source in sources]
     start, end = extents[0].offset, extents[-1].offset + extents[-1].nbytes
     whole = Extent(extents[0].path, start, end - start)
     raw = read_window(whole, 0, whole.nbytes, program.stamps.get(whole.path), program.io)
@@ -179,7 +177,7 @@ def _scan_streamed(reading: Reading, program: Program) -> Result:
 
 
 def _chunks(source: Source, cuts: Sequence[int], sizes: Sequence[int]) -> Iterator[Bytes]:
-    if any(is_sequential(extent.codec) for extent in source.component.extents):
+    if is_streamed(source.entry):
         yield from source.stream(iter(sizes))
     else:
         for start, size in zip(cuts, sizes, strict=True):
@@ -193,7 +191,8 @@ def _scan_raw(
     piece, encodings = reading.piece, (reading.old.encoding, reading.new.encoding)
     for source, raw in ((reading.old, raw_old), (reading.new, raw_new)):
         if raw.size != (stop - start) * source.encoding.itemsize:
-            raise TensorError("has fewer bytes than its shape needs", path=source.component.extents[0].path, tensor=piece.name)
+            path = next((extent.path for extent in source.extents), None)
+            raise TensorError("has fewer bytes than its shape needs", path=path, tensor=piece.name)
     segments = np.array([[0, 0, stop - start, piece.leaf_numel, start]], np.int64)
     state = scanner().scan(raw_old, raw_new, encodings, segments, program.ask)
     states = [statistic.empty() for statistic in piece.statistics]
@@ -216,18 +215,8 @@ def _tiles(
         yield Tile(values[0], values[1], raw[0], raw[1], *encodings, first, shape)
 
 
-def decoded(raw: Bytes, encoding: Encoding, numel: int) -> NDArray[Any]:
-    """Values of raw bytes, in the encoding's tile dtype."""
-    from diffai_stream.encodings.kernels.plain import decode32, decode64
-
-    out = np.empty(numel, encoding.tile_dtype)
-    decode: Any = decode32 if encoding.tile_dtype is np.float32 else decode64
-    decode(int(encoding.kind), raw, encoding.table(), out)
-    return out
-
-
 def _domains(piece: Slice) -> tuple[Domain, Domain]:
-    return domain_of(ENCODINGS[piece.old.encoding]), domain_of(ENCODINGS[piece.new.encoding])
+    return domain_of(scanned_encoding(piece.old)), domain_of(scanned_encoding(piece.new))
 
 
 def _finish(pieces: Sequence[Slice], state: Part, extras: Sequence[tuple[Any, ...]], program: Program) -> FinishedResult:

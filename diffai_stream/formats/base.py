@@ -19,14 +19,40 @@ class Component(NamedTuple):
     strides: tuple[int, ...] | None = None
 
 
+class Region(NamedTuple):
+    """How a tensor lies in a stored one of another layout: a slice, a transpose, a permutation of rows, an offset.
+
+    In C order over `shape`, element (i, j, ...) is element start + i·strides[0] + j·strides[1] + ... of the stored tensor,
+    whose elements are counted in C order over `stored_shape`; `offset` is added to every value.
+    """
+
+    stored_shape: tuple[int, ...]
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    start: int = 0
+    offset: float = 0.0
+
+
 class TensorEntry(NamedTuple):
-    """A tensor as a checkpoint declares it: `shape` and `encoding` say how to read its components as numbers."""
+    """A tensor as a checkpoint declares it: `shape` and `encoding` say how to read its components as numbers.
+
+    A plain encoding has one component, `data`; a quantized one more (scales, zero points, ...) and its parameters in
+    `metadata`. `region` is set where alignment compares only a part of the stored tensor, or all of it in another layout;
+    `part` says what kind of state it is in a training checkpoint: weights, ema, optimizer or gradient.
+    """
 
     name: str
     shape: tuple[int, ...]
     encoding: str
     components: Mapping[str, Component]
     metadata: Mapping[str, str] = {}
+    region: Region | None = None
+    part: str = "weights"
+
+    @property
+    def stored_shape(self) -> tuple[int, ...]:
+        """The shape of the whole stored tensor."""
+        return self.shape if self.region is None else self.region.stored_shape
 
     @property
     def numel(self) -> int:
@@ -35,11 +61,13 @@ class TensorEntry(NamedTuple):
 
     @property
     def stored_nbytes(self) -> int:
-        """Bytes in the file, scales and the like included."""
+        """Bytes in the file, scales and the like included; of a region its share."""
         total = 0
         for component in self.components.values():
             for extent in component.extents:
                 total += extent.nbytes
+        if self.region is not None:
+            total = total * self.numel // max(1, prod(self.region.stored_shape))
         return total  # a plain loop: asked for often, and a generator costs three times as much
 
 
@@ -57,7 +85,8 @@ class Checkpoint(NamedTuple):
 
     `path` as the user gave it; `tensors` in file order; `stamps` of every file read, keyed by path; `errors` what could
     not be indexed (each names its tensor or file), never silently dropped; `aliases` name -> name of tied weights that
-    were stored once; `identities` path -> content name where equal names mean equal bytes (Hugging Face blobs).
+    were stored once; `identities` path -> content name where equal names mean equal bytes (Hugging Face blobs);
+    `hyperparameters` dotted name -> scalar; `unsafe_globals` what a pickle names that no checkpoint needs, never imported.
     """
 
     path: str
@@ -70,6 +99,8 @@ class Checkpoint(NamedTuple):
     aliases: Mapping[str, str] = {}
     identities: Mapping[str, str] = {}
     container: str = "file"
+    hyperparameters: Mapping[str, str | int | float | bool] = {}
+    unsafe_globals: tuple[str, ...] = ()
 
 
 class Format(Protocol):

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 from diffai_stream.encodings.catalogue import ENCODINGS
 from diffai_stream.formats.base import TensorEntry
 from diffai_stream.plan.pairs import TensorPair
+from diffai_stream.plan.sources import is_streamed, scanned_encoding
 from diffai_stream.statistics.layout import leaf_numel
-from diffai_stream.storage.codecs import is_sequential
 
 BATCH_NUMEL = 1 << 20  # elements of small tensors in one batch: their histograms are as large as they are
 BATCH_SLICES = 1024
@@ -81,8 +81,8 @@ def slices_of(pair: TensorPair, chunk_nbytes: int, statistics: tuple[Any, ...], 
     for side, old, new in sides_of(pair, read_identical):
         shape = real_shape(old)
         numel, leaf = prod(shape), leaf_numel(shape)
-        bits = max(ENCODINGS[e.encoding].bits // ENCODINGS[e.encoding].components for e in (old, new))
-        streamed = any(is_sequential(x.codec) for e in (old, new) for c in e.components.values() for x in c.extents)
+        bits = max(row.bits // row.components for row in map(scanned_encoding, (old, new)))
+        streamed = is_streamed(old) or is_streamed(new)
         step = max(numel, 1) if streamed else chunk_numel(leaf, bits, chunk_nbytes)
         count = max(1, -(-numel // step))
         for number in range(count):

@@ -12,7 +12,8 @@ from tests.validation import check
 
 PROGRAM = """
 import os, sys
-from diffai_stream.engine import scan, sources
+from diffai_stream.engine import scan
+from diffai_stream.plan import sources
 from diffai_stream.pipeline import compare
 from diffai_stream.report.ndjson import encode
 from diffai_stream.storage import windows
