@@ -17,7 +17,7 @@ Bytes = NDArray[np.uint8]
 Fetch = Callable[[int, int], Bytes]
 SPREAD = 4  # fetch a box at once while it spans no more than this many times its elements
 GROUP_NUMEL = 1 << 20  # elements that one group of far steps may span
-_DTYPES = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
+_DTYPES = {1: "u1", 2: "u2", 4: "u4", 8: "u8"}
 
 
 class Layout(NamedTuple):
@@ -126,7 +126,7 @@ def _strided(raw: Bytes, box: Layout, itemsize: int) -> NDArray:
     return np.lib.stride_tricks.as_strided(_viewed(raw, itemsize), box.shape, strides, writeable=False)
 
 
-def _dtype(itemsize: int) -> type[np.unsignedinteger] | str:
+def _dtype(itemsize: int) -> str:
     return _DTYPES.get(itemsize, f"V{itemsize}")
 
 

@@ -79,7 +79,8 @@ class Source:
             return raw
         source = ENCODINGS["F32"] if self.stored.decoder else self.stored
         values = decoded(raw, source, stop - start).astype(self.encoding.tile_dtype, copy=False)
-        return (values + values.dtype.type(region.offset)).view(np.uint8)
+        values += region.offset
+        return values.view(np.uint8)
 
     @property
     def _itemsize(self) -> int:
