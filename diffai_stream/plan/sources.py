@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from math import prod
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,8 +79,8 @@ class Source:
         if region.offset == 0:
             return raw
         source = ENCODINGS["F32"] if self.stored.decoder else self.stored
-        values = decoded(raw, source, stop - start).astype(self.encoding.tile_dtype, copy=False)
-        values += region.offset
+        values: NDArray[Any] = decoded(raw, source, stop - start).astype(self.encoding.tile_dtype, copy=False)
+        np.add(values, region.offset, out=values)
         return values.view(np.uint8)
 
     @property
