@@ -52,6 +52,13 @@ FORMATS: tuple[FormatRow, ...] = (
     ),
     FormatRow("safetensors", "safetensors", (".safetensors",), "diffai_stream.formats.safetensors", notes="one file"),
     FormatRow(
+        "pytorch",
+        "PyTorch checkpoint",
+        (".pt", ".pth", ".bin", ".ckpt"),
+        "diffai_stream.formats.torch_files",
+        notes="zip, TorchScript and the older layout; nothing in the pickle is ever imported or called",
+    ),
+    FormatRow(
         "gguf",
         "GGUF (llama.cpp)",
         (".gguf",),
