@@ -21,7 +21,7 @@ from diffai_stream.storage.windows import read_window
 
 BLOCK_NBYTES = 1 << 16
 _LONGEST = 10
-_SIXES = "u6"
+SIXES = "u6"
 _lock = threading.Lock()
 
 
@@ -38,7 +38,7 @@ def count_varints(path: str, offset: int, stored_nbytes: int) -> int:
 def read_extent(extent: Extent, start: int, stop: int) -> NDArray[np.uint8]:
     """Bytes [start, stop) of the decoded values. Raises TensorError when there are fewer or they are damaged."""
     _, size, dtype, step = extent.codec.split(":")
-    if dtype == _SIXES:
+    if dtype == SIXES:
         there = count_varints(extent.path, extent.offset, int(size)) // int(step)
         first, last = start // 3 * 4, min(-(-stop // 3) * 4, there)
         raw = _pack_sixes(_values(extent, int(size), int(step), first, last).astype(np.uint8))
