@@ -14,6 +14,8 @@ from typing import Literal, NamedTuple, cast
 from diffai_stream.errors import FormatError, MissingExtraError
 from diffai_stream.formats.base import Checkpoint, Format
 from diffai_stream.formats.inert import file_error, listed, open_regular, path_status, read_exactly, stand_in
+from diffai_stream.formats.quantized.fold import fold
+from diffai_stream.formats.snapshots import is_cache_root, snapshot_of
 
 HEAD_NBYTES = 4096
 
@@ -52,20 +54,6 @@ FORMATS: tuple[FormatRow, ...] = (
     ),
     FormatRow("safetensors", "safetensors", (".safetensors",), "diffai_stream.formats.safetensors", notes="one file"),
     FormatRow(
-        "pytorch",
-        "PyTorch checkpoint",
-        (".pt", ".pth", ".bin", ".ckpt"),
-        "diffai_stream.formats.torch_files",
-        notes="zip, TorchScript and the older layout; nothing in the pickle is ever imported or called",
-    ),
-    FormatRow(
-        "gguf",
-        "GGUF (llama.cpp)",
-        (".gguf",),
-        "diffai_stream.formats.gguf",
-        notes="versions 2 and 3, little endian, split models by any part; lookup types need the gguf package",
-    ),
-    FormatRow(
         "numpy",
         "NumPy .npy and .npz",
         (".npy", ".npz"),
@@ -88,9 +76,17 @@ def open_checkpoint(path: str) -> Checkpoint:
         raise _no_weights(path)
     row = row or _by_name(path, head)
     try:
-        return row.load().index(path)
+        checkpoint = row.load().index(path)
     except ImportError as error:
         raise row.missing(error) from error
+    return fold(checkpoint, _directory(path))
+
+
+def _directory(path: str) -> str:
+    """Where the configuration of the checkpoint at a path lies."""
+    if not os.path.isdir(path):
+        return os.path.dirname(path)
+    return snapshot_of(path) if is_cache_root(path) else path
 
 
 def _read_head(path: str) -> bytes:

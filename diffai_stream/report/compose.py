@@ -92,10 +92,9 @@ def side_info(entry: TensorEntry | None) -> dict[str, Any] | None:
         "name": entry.name,
         "dtype": dtype_name(entry.encoding),
         "encoding": entry.encoding,
-        "shape": list(entry.stored_shape),
+        "shape": list(entry.shape),
         "numel": entry.numel,
         "stored_nbytes": entry.stored_nbytes,
-        **({} if entry.region is None else {"compared_shape": list(entry.shape)}),
     }
 
 
