@@ -16,7 +16,7 @@ from diffai_stream.plan.pairs import TensorPair
 from diffai_stream.statistics.describe import finite, total
 
 STATUSES = ("unchanged", "changed", "added", "removed", "renamed", "reshaped", "retyped", "error")
-DIFFERENCES = ("container", "sharding", "names", "encoding", "metadata")
+DIFFERENCES = ("container", "sharding", "names", "encoding", "layout", "metadata")
 FAIL_ON = ("different", "warning", "critical")
 SUCCESS, DIFFERENT, TROUBLE, INTERRUPTED = 0, 1, 2, 130
 
@@ -68,7 +68,10 @@ class Tally:
         self.counts[digest.status] += 1
         if pair.match != "exact":
             self.counts["renamed"] += 1
+        if pair.old is not None and pair.new is not None and pair.old.name != pair.new.name:
             self.differs_in.add("names")
+        if any(entry.region is not None for entry in pair.entries):
+            self.differs_in.add("layout")
         if pair.old is not None and pair.new is not None and pair.old.encoding != pair.new.encoding:
             self.differs_in.add("encoding")
         self.tolerated |= tolerated

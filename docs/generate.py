@@ -382,7 +382,7 @@ def _encoding(row: Encoding) -> Sequence[object]:
     layout = f"{row.exponent_bits} + {row.mantissa_bits}" if row.exponent_bits else ""
     title = row.title or f"{'unsigned' if row.name.startswith('U') else 'signed'} integer"
     counted = f"exactly, {1 << min(row.bits, row.pattern_bits):,} codes" if row.pattern_bits else "by float32 key"
-    largest = f"{row.max_finite:.6g}" if row.family == "float" else "" if row.family == "quantized" else f"{_limit(row):,}"
+    largest = f"{row.max_finite:.6g}" if row.family == "float" else "" if row.decoder else f"{_limit(row):,}"
     return code(row.name), title, row.family, row.bits, layout, largest, counted, row.tile_dtype.__name__
 
 

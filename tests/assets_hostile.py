@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from tests.checkpoints import write_cache, write_raw_safetensors, write_safetensors, write_sharded
+from tests.gguf_files import FLAWS, f32, u16, write_gguf
 
 Maker = Callable[[Path], Path]
 HOSTILE: dict[str, Maker] = {}
@@ -375,3 +376,34 @@ def npz_without_arrays(directory: Path) -> Path:
     with zipfile.ZipFile(directory / "a.npz", "w") as archive:
         archive.writestr("data.pkl", b"\x80\x02}q\x00.")
     return directory / "a.npz"
+
+
+# GGUF.
+for gguf_flaw, content in FLAWS.items():
+    _bytes(gguf_flaw, content, "model.gguf")
+
+
+@hostile
+def gguf_part_missing(directory: Path) -> Path:
+    keys = [u16("split.no", 1), u16("split.count", 3)]
+    return write_gguf(directory / "model-00002-of-00003.gguf", {"a": f32(ARRAY)}, keys)
+
+
+@hostile
+def gguf_parts_of_99999(directory: Path) -> Path:
+    return write_gguf(directory / "model-00002-of-99999.gguf", {"a": f32(ARRAY)})
+
+
+@hostile
+def gguf_name_in_two_parts(directory: Path) -> Path:
+    for number in (1, 2):
+        keys = [u16("split.no", number - 1), u16("split.count", 2)]
+        path = write_gguf(directory / f"model-{number:05}-of-00002.gguf", {"a": f32(ARRAY * number)}, keys)
+    return path
+
+
+@hostile
+def gguf_several_in_a_directory(directory: Path) -> Path:
+    for name in ("Q4_K_M.gguf", "Q8_0.gguf"):
+        write_gguf(directory / "m" / name, {"a": f32(ARRAY)})
+    return directory / "m"

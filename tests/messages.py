@@ -68,3 +68,17 @@ def write_onnx(path: Path, tensors: Mapping[str, np.ndarray] | bytes) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(model)
     return path
+
+
+def onnx_attribute(name: str, value: bytes) -> bytes:
+    """A NodeProto's attribute field; `value` is the field of an AttributeProto."""
+    return field(5, field(1, name) + value)
+
+
+def onnx_node(op: str, inputs: Iterable[str] = (), outputs: Iterable[str] = (), name: str = "", more: bytes = b"") -> bytes:
+    texts = b"".join(field(1, text) for text in inputs) + b"".join(field(2, text) for text in outputs)
+    return texts + (field(3, name) if name else b"") + field(4, op) + more
+
+
+def onnx_constant(name: str, value: np.ndarray) -> bytes:
+    return onnx_node("Constant", (), [name], more=onnx_attribute("value", field(5, onnx_tensor("", value))))

@@ -15,6 +15,7 @@ from diffai_stream.statistics.finishing import QUANTILES
 from diffai_stream.statistics.layout import View
 
 SMALLEST_KEY, LARGEST_KEY = 2.0**-133, 2.0**128  # magnitudes that the top 16 bits of a float32 tell from 0 and Inf
+PADDED = "padded"  # tables of different lengths, compared over the rows that both have
 SIDES = {"old": View.OLD, "new": View.NEW, "delta": View.DELTA}
 States = dict[str, TensorStates]
 
@@ -53,8 +54,8 @@ def _side_columns(states: States) -> dict[str, Any]:
 
 def status_of(pair: TensorPair, both: TensorStates | None) -> str:
     """What happened to a tensor."""
-    if pair.status != "paired":
-        return pair.status
+    if pair.status != "paired" or PADDED in pair.match:
+        return "reshaped" if pair.status == "paired" else pair.status
     if both is not None and pair_columns(both)["changed"] > 0:
         return "changed"
     assert pair.old is not None

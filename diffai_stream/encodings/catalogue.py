@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from diffai_stream.encodings.base import Encoding
+from diffai_stream.encodings.ggml import GGML
 from diffai_stream.encodings.plain import PLAIN
 from diffai_stream.encodings.quantized import QUANTIZED
 
-ENCODINGS: dict[str, Encoding] = {row.name: row for row in (*PLAIN, *QUANTIZED)}
+ENCODINGS: dict[str, Encoding] = {row.name: row for row in (*PLAIN, *GGML, *QUANTIZED)}

@@ -1,4 +1,4 @@
-"""Plain element types: IEEE floats, bfloat16, the 8-, 6- and 4-bit floats of OCP and FNUZ, integers, complex.
+"""Plain element types: IEEE floats, bfloat16, the 8-, 6- and 4-bit floats of OCP and FNUZ, integers, complex numbers.
 
 Layouts: IEEE 754; OCP 8-bit floating point specification 1.0 (E4M3 without infinity, E5M2) and microscaling
 specification 1.0 (E8M0, E2M1, E2M3, E3M2); FNUZ variants (one NaN at 0x80, no negative zero, bias one higher).
@@ -48,6 +48,18 @@ def bytes_as(dtype: str) -> NDArray[np.float32]:
     """float32[256] of one-byte integers; BOOL counts every non-zero byte as 1."""
     codes = np.arange(256, dtype=np.uint8)
     return (codes != 0).astype(np.float32) if dtype == "?" else codes.view(dtype).astype(np.float32)
+
+
+def narrow(bits: int, is_signed: bool) -> NDArray[np.float32]:
+    """float32[256] of integers of a few bits; codes above their width repeat."""
+    codes = np.arange(256) & ((1 << bits) - 1)
+    sign_bit = 1 << (bits - 1)
+    return ((codes ^ sign_bit) - sign_bit if is_signed else codes).astype(np.float32)
+
+
+def unpack_crumbs(raw: NDArray[np.uint8], numel: int) -> NDArray[np.uint8]:
+    """uint8[numel] of 2-bit codes, the lowest bits first."""
+    return np.stack([raw & 3, raw >> 2 & 3, raw >> 4 & 3, raw >> 6], axis=1).reshape(-1)[:numel]
 
 
 def unpack_nibbles(raw: NDArray[np.uint8], numel: int) -> NDArray[np.uint8]:
@@ -111,6 +123,10 @@ PLAIN: tuple[Encoding, ...] = (
     _integer("U16", 16, DecodeKind.U16, 0, 2**16 - 1, 16),
     _integer("I8", 8, DecodeKind.CODE8, -128, 127, 8, values=partial(bytes_as, "i1")),
     _integer("U8", 8, DecodeKind.CODE8, 0, 255, 8, values=partial(bytes_as, "u1")),
+    _integer("I4", 4, DecodeKind.CODE8, -8, 7, 8, values=partial(narrow, 4, True), unpack=unpack_nibbles, title="two a byte"),
+    _integer("U4", 4, DecodeKind.CODE8, 0, 15, 8, values=partial(narrow, 4, False), unpack=unpack_nibbles, title="two a byte"),
+    _integer("I2", 2, DecodeKind.CODE8, -2, 1, 8, values=partial(narrow, 2, True), unpack=unpack_crumbs, title="four a byte"),
+    _integer("U2", 2, DecodeKind.CODE8, 0, 3, 8, values=partial(narrow, 2, False), unpack=unpack_crumbs, title="four a byte"),
     Encoding("BOOL", 8, DecodeKind.CODE8, "bool", 8, max_finite=1.0, values=partial(bytes_as, "?"), title="0 or 1"),
     _float("C64", 64, DecodeKind.F32, 8, 23, _F32_MAX, components=2, title="complex, two singles"),
     _float("C128", 128, DecodeKind.F64, 11, 52, _F64_MAX, components=2, title="complex, two doubles"),

@@ -54,6 +54,20 @@ FORMATS: tuple[FormatRow, ...] = (
     ),
     FormatRow("safetensors", "safetensors", (".safetensors",), "diffai_stream.formats.safetensors", notes="one file"),
     FormatRow(
+        "pytorch",
+        "PyTorch checkpoint",
+        (".pt", ".pth", ".bin", ".ckpt"),
+        "diffai_stream.formats.torch_files",
+        notes="zip, TorchScript and the older layout; nothing in the pickle is ever imported or called",
+    ),
+    FormatRow(
+        "gguf",
+        "GGUF (llama.cpp)",
+        (".gguf",),
+        "diffai_stream.formats.gguf",
+        notes="versions 2 and 3, little endian, split models by any part; lookup types need the gguf package",
+    ),
+    FormatRow(
         "numpy",
         "NumPy .npy and .npz",
         (".npy", ".npz"),

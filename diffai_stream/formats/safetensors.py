@@ -8,8 +8,6 @@ file for one flaw; this one reads all that is readable and reports the rest, ten
 from __future__ import annotations
 
 import json
-import os
-import re
 from io import FileIO
 from typing import NamedTuple
 
@@ -29,6 +27,7 @@ from diffai_stream.formats.inert import (
     read_exactly,
     stand_in,
 )
+from diffai_stream.formats.snapshots import blob_identity
 from diffai_stream.formats.tied import tied_by_metadata
 from diffai_stream.storage.extent import Extent, FileStamp
 
@@ -41,7 +40,6 @@ _KEYS = {"dtype", "shape", "data_offsets"}
 _METADATA = "__metadata__"
 _MAX_OFFSET = 2**62
 _WHITESPACE = b" \t\r\n"
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class _Placed(NamedTuple):
@@ -110,7 +108,7 @@ def _index(header: bytes, found: _File) -> Checkpoint:
         oddities=found.notes.oddities(),
         errors=tuple(found.errors),
         aliases=tied_by_metadata(metadata, declared.keys()),
-        identities=_identities(stamp.path),
+        identities=blob_identity(stamp.path),
     )
 
 
@@ -268,9 +266,3 @@ def _size_message(dtype: str, shape: list[int], nbits: int, nbytes: int) -> str:
     if nbits % 8:
         return f"{declared} takes {nbits} bits, which are no whole bytes; its offsets span {nbytes}"
     return f"{declared} takes {nbits // 8} bytes, its offsets span {nbytes}"
-
-
-def _identities(real_path: str) -> dict[str, str]:
-    """In the Hugging Face cache a blob that is named by 64 hex digits is named by the SHA-256 of its bytes."""
-    folder, blob = os.path.split(real_path)
-    return {real_path: blob} if os.path.basename(folder) == "blobs" and _SHA256.fullmatch(blob) else {}

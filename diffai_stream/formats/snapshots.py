@@ -13,6 +13,7 @@ from diffai_stream.errors import FormatError
 from diffai_stream.formats.inert import file_error, listed, open_regular, read_exactly
 
 _COMMIT = re.compile(r"[\w.-]{1,128}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def is_cache_root(path: str) -> bool:
@@ -49,3 +50,9 @@ def _main_commit(path: str) -> str | None:
     except FormatError:
         return None
     return text if _COMMIT.fullmatch(text) and text.strip(".") else None
+
+
+def blob_identity(real_path: str) -> dict[str, str]:
+    """The resolved path of a file -> the SHA-256 of its bytes, by which the cache names large blobs; else nothing."""
+    folder, blob = os.path.split(real_path)
+    return {real_path: blob} if os.path.basename(folder) == "blobs" and _SHA256.fullmatch(blob) else {}

@@ -34,6 +34,7 @@ class Wire:
         self.path, self.nbytes = path, nbytes
         self._file = file
         self._buffer, self._base = b"", 0
+        self.end = 0  # of the field that was walked last
         self._max_fields = self._left = max_fields
         self._damage: list[FormatError] = []
         self._untold = 0
@@ -82,8 +83,8 @@ class Wire:
                 if wire != BYTES:
                     return
                 value = max(0, stop - place)
+            self.end = position = min(end, stop)
             yield number, wire, place, value
-            position = end
 
     def read(self, offset: int, nbytes: int) -> bytes:
         """Bytes of the file; only for small pieces. Raises FormatError when the file is shorter."""

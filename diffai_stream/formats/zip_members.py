@@ -47,6 +47,20 @@ class Member(NamedTuple):
             return os.pread(file.fileno(), min(nbytes, self.nbytes), self.offset)
         return _inflate_head(file, self, nbytes)
 
+    def content(self, file: FileIO) -> bytes:
+        """Its whole content, for members whose `nbytes` were found plausible. Raises ValueError when it is damaged."""
+        raw = os.pread(file.fileno(), self.stored_nbytes, self.offset)
+        if not self.deflated:
+            return raw
+        stream = zlib.decompressobj(-zlib.MAX_WBITS)
+        try:
+            found = stream.decompress(raw, self.nbytes + 1)
+        except zlib.error as error:
+            raise ValueError(f"its deflate stream is damaged: {error}") from None
+        if len(found) != self.nbytes:
+            raise ValueError(f"its deflate stream does not hold the {self.nbytes} bytes that are declared")
+        return found
+
 
 def _inflate_head(file: FileIO, member: Member, nbytes: int) -> bytes:
     stream, found, place = zlib.decompressobj(-zlib.MAX_WBITS), b"", member.offset

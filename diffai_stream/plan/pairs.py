@@ -19,9 +19,9 @@ SUGGESTION_CANDIDATES = 20_000
 class TensorPair(NamedTuple):
     """One tensor of each side, or of one side only.
 
-    `index` is the position in the plan; `name` the old name, the new one when added, the missing name when tied;
-    `match` is exact, renamed or tied; `status` is paired, reshaped (the shapes differ), added (`old` is None) or removed
-    (`new` is None); `identical` means known to be equal without reading.
+    `index` is the position in the plan; `name` the old name, the new one when added, the missing name when tied; `match` is
+    exact, renamed, tied, or how the layouts differ (`layouts.py`), joined by +; `status` is paired, reshaped (the shapes
+    differ), added (`old` is None) or removed (`new` is None); `identical` means known to be equal without reading.
     """
 
     index: int  # type: ignore[assignment]  # the plan's word; hides tuple.index
@@ -94,7 +94,7 @@ class SharedBytes:
         """Whether both entries read the same ranges of the same files in the same way."""
         if not self._equal_files or not old.components or (old.shape, old.encoding) != (new.shape, new.encoding):
             return False
-        if old.metadata != new.metadata or old.components.keys() != new.components.keys():
+        if (old.metadata, old.region) != (new.metadata, new.region) or old.components.keys() != new.components.keys():
             return False
         return all(self._same(component, new.components[name]) for name, component in old.components.items())
 

@@ -92,9 +92,10 @@ def side_info(entry: TensorEntry | None) -> dict[str, Any] | None:
         "name": entry.name,
         "dtype": dtype_name(entry.encoding),
         "encoding": entry.encoding,
-        "shape": list(entry.shape),
+        "shape": list(entry.stored_shape),
         "numel": entry.numel,
         "stored_nbytes": entry.stored_nbytes,
+        **({} if entry.region is None else {"compared_shape": list(entry.shape)}),
     }
 
 

@@ -94,9 +94,10 @@ class SideInfo(TypedDict):
     name: Annotated[str, "name of the tensor on this side"]
     dtype: Annotated[str, "dtype of the values, e.g. float32"]
     encoding: Annotated[str, "how they are stored, e.g. BF16, Q4_K; as in `diffai formats`"]
-    shape: Annotated[list[int], "elements along each axis; [] for a scalar"]
-    numel: Annotated[int, "elements"]
-    stored_nbytes: Annotated[int, "bytes stored, scales and zero points included"]
+    shape: Annotated[list[int], "elements along each axis as stored; [] for a scalar"]
+    numel: Annotated[int, "elements compared"]
+    stored_nbytes: Annotated[int, "bytes stored for them, scales and zero points included"]
+    compared_shape: NotRequired[Annotated[list[int], "axes as compared, where the pair sees the tensor in another layout"]]
 
 
 class Quantiles(TypedDict):

@@ -22,8 +22,11 @@ from diffai_stream.storage.extent import Extent
 Reader = Callable[[Extent, int, int], NDArray[np.uint8]]
 SEQUENTIAL = "deflate"
 CODECS = {
+    "fill": "diffai_stream.storage.fill:read_extent",
+    "records": "diffai_stream.storage.records:read_extent",
     "spill": "diffai_stream.storage.spill:read_extent",
     "swap": "diffai_stream.storage.swap:read_extent",
+    "varint": "diffai_stream.storage.varints:read_extent",
 }
 
 

@@ -17,6 +17,7 @@ ROOMS = [  # a module imports its own room and those before it; longer names are
     ["storage"],
     ["encodings"],
     ["formats"],
+    ["context"],
     ["statistics"],
     ["plan"],
     ["engine"],

@@ -39,6 +39,14 @@ REFUSED = {
     "npy_structured": "structured",
     "npy_header_calls_code": "unexpected",
     "npz_without_arrays": "data.pkl",
+    "gguf_version_1": "version 1",
+    "gguf_big_endian": "big-endian",
+    "gguf_before_gguf": "before GGUF",
+    "gguf_header_cut_off": "truncated",
+    "gguf_tensors_of_2_to_60": "more than",
+    "gguf_strings_without_end": "beyond all reason",
+    "gguf_arrays_nest": "nested",
+    "gguf_several_in_a_directory": "several GGUF.*'Q4_K_M.gguf', 'Q8_0.gguf'",
 }
 ODD = {
     "trailing_bytes": "trailing_bytes",
@@ -52,6 +60,10 @@ ODD = {
     "unaligned_data": "unaligned",
     "broken_config": "broken_config",
     "npy_trailing_bytes": "trailing_bytes",
+    "gguf_key_twice": "duplicate_key",
+    "gguf_offset_unaligned": "unaligned",
+    "gguf_gap": "gap",
+    "gguf_trailing_bytes": "trailing_bytes",
 }
 SILENT = {"control_characters"}
 

@@ -1,0 +1,1 @@
+"""What lies beside a checkpoint and explains it: configuration, tokenizer, training history; read inertly."""
