@@ -8,22 +8,24 @@ the stored bytes. What is left is removed or added. Pairs whose layouts differ a
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from diffai_stream.formats.base import Checkpoint, Oddity, TensorEntry
 from diffai_stream.plan.matching import Found, Matching, match_aliases, match_exact, match_heads, match_prefixes, match_rules
+from diffai_stream.plan.names_gguf import roles_of
 from diffai_stream.plan.naming import place
 from diffai_stream.plan.pairs import SharedBytes, TensorPair, select
 from diffai_stream.plan.sampled_bytes import Read, match_samples, read_range
 
 if TYPE_CHECKING:
-    from diffai_stream.plan.resolve import Resolved, Resolver
+    from diffai_stream.plan.resolve import Places, Resolved, Resolver
 
 __all__ = ["Alignment", "align", "read_range", "select"]
 
 LARGE_NUMEL = 1 << 26
 PLACED = "renamed"
+Roles = Mapping[str, Mapping[str, str]]  # by side: roles that differ from what the names alone tell
 
 
 class Alignment(NamedTuple):
@@ -63,13 +65,14 @@ def _match_layouts(matching: Matching, old: Checkpoint, new: Checkpoint) -> None
 
     resolver = Resolver(old, new)
     placed = len(matching.found)
-    _match_places(matching)
+    roles = {"old": roles_of(old), "new": roles_of(new)}
+    _match_places(matching, roles)
     by_name, by_place = matching.found[:placed], matching.found[placed:]
     matching.found = [_resolved(found, resolver, False) for found in by_name]
     if any("transposed" in found[1] for found in matching.found):  # then square ones may be transposed too
         matching.found = [_resolved(found, resolver, True) for found in matching.found]
     matching.found += [_resolved(found, resolver, True) for found in by_place]
-    _match_fused(matching, resolver)
+    _match_fused(matching, resolver, roles)
 
 
 def _resolved(found: Found, resolver: Resolver, crossed: bool) -> Found:
@@ -86,23 +89,26 @@ def _joined(match: str, layout: str) -> str:
     return layout if match == "exact" else f"{match}+{layout}"
 
 
-def _match_places(matching: Matching) -> None:
+def _match_places(matching: Matching, roles: Roles) -> None:
     """Tensors alone at their place in the model on both sides, whatever the naming conventions."""
     from diffai_stream.plan.resolve import by_place, same_places
 
-    for old, new in list(same_places(by_place(matching.old), by_place(matching.new))):
+    for old, new in list(same_places(by_place(matching.old, roles["old"]), by_place(matching.new, roles["new"]))):
         matching.pair(old.name, new.name, PLACED)
 
 
-def _match_fused(matching: Matching, resolver: Resolver) -> None:
+def _match_fused(matching: Matching, resolver: Resolver, roles: Roles) -> None:
     """Fused projections and stacks of experts on one side, their parts on the other."""
     from diffai_stream.plan.resolve import by_place, fusions, stacks
 
+    def places(side: str) -> Places:
+        return by_place(matching.unmatched(side), roles[side])
+
     for whole_side, part_side in (("new", "old"), ("old", "new")):
-        wholes, parts = by_place(matching.unmatched(whole_side)), by_place(matching.unmatched(part_side))
+        wholes, parts = places(whole_side), places(part_side)
         for whole, pieces in fusions(wholes, parts):
             _take(matching, whole_side, whole, resolver.parts(whole, pieces, whole_side == "new"))
-        wholes, parts = by_place(matching.unmatched(whole_side)), by_place(matching.unmatched(part_side))
+        wholes, parts = places(whole_side), places(part_side)
         for stack, groups in stacks(wholes, parts):
             resolved = [pair for which, group in groups for pair in resolver.experts(stack, group, whole_side == "new", which)]
             if len(resolved) == sum(len(group) for _, group in groups):

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from diffai_stream.formats.base import Checkpoint, TensorEntry
 from diffai_stream.plan import layouts
 from diffai_stream.plan.layouts import Candidate
+from diffai_stream.plan.names_gguf import role_of
 from diffai_stream.plan.naming import place
 from diffai_stream.plan.sampled_values import Sampler
 from diffai_stream.plan.views import View, seen
@@ -22,6 +23,7 @@ FIT = 0.25  # Σ(new - old)² / Σold² of samples that are the same tensor: wha
 BETTER = 0.25  # of the distance in the stored layout: below it another layout is believed
 _EXPERT = re.compile(r"(?:experts|ffn_(?:gate|up|down))\.(\d+)\.")
 _TABLES = ("embedding", "lm_head")
+NO_ROLES: Mapping[str, str] = {}
 
 Key = tuple[str, tuple[int, ...], str]  # part, indices of the layer, role
 Places = Mapping[Key, list[TensorEntry]]
@@ -36,9 +38,10 @@ class Resolved(NamedTuple):
     new: TensorEntry
 
 
-def place_key(entry: TensorEntry) -> Key:
-    """What two names of one tensor share whatever their conventions."""
+def place_key(entry: TensorEntry, roles: Mapping[str, str] = NO_ROLES) -> Key:
+    """What two names of one tensor share whatever their conventions; `roles` are those of its checkpoint (`names_gguf.py`)."""
     layer, role = place(entry.name)
+    role = role_of(entry.name, roles) or role
     return entry.part, tuple(int(index) for index in re.findall(r"(?<![^.])\d+(?![^.])", layer)), role
 
 
@@ -87,8 +90,9 @@ class Resolver:
         """The candidate view of `entry` that fits `other` best, if one does."""
         views = [(c.match, seen(entry, c.view, other.shape, c.offset)) for c in candidates]
         judged = [(self._distance(other, view), position) for position, (_, view) in enumerate(views)]
-        fits = [(distance, position) for distance, position in judged if distance is not None and distance < FIT]
-        return views[min(fits)[1]] if fits and (plain is None or min(fits)[0] < BETTER * plain) else None
+        limit = FIT if plain is None else min(2 * FIT, BETTER * plain)  # 1-bit types lose 0.4, and what else fits is known
+        fits = [(distance, position) for distance, position in judged if distance is not None and distance < limit]
+        return views[min(fits)[1]] if fits else None
 
     def parts(self, whole: TensorEntry, parts: Sequence[TensorEntry], whole_is_new: bool) -> list[Resolved]:
         """A fused tensor beside its parts: the pairs, none when no way of cutting it fits all parts."""
@@ -128,11 +132,11 @@ def _paired(part: TensorEntry, piece: TensorEntry, match: str, whole_is_new: boo
     return Resolved(part.name, match, part, piece) if whole_is_new else Resolved(part.name, match, piece, part)
 
 
-def by_place(entries: Mapping[str, TensorEntry]) -> dict[Key, list[TensorEntry]]:
-    """Entries by their place."""
+def by_place(entries: Mapping[str, TensorEntry], roles: Mapping[str, str] = NO_ROLES) -> dict[Key, list[TensorEntry]]:
+    """Entries by their place; `roles` as in `place_key`."""
     places: dict[Key, list[TensorEntry]] = {}
     for entry in entries.values():
-        places.setdefault(place_key(entry), []).append(entry)
+        places.setdefault(place_key(entry, roles), []).append(entry)
     return places
 
 
