@@ -24,7 +24,7 @@ def text(value: str) -> bytes:
 
 def integer(value: int) -> bytes:
     """Push an integer."""
-    return b"J" + struct.pack("<i", value)
+    return b"\x8a\x10" + value.to_bytes(16, "little", signed=True)
 
 
 def called(module: str, attribute: str, *args: bytes) -> bytes:

@@ -25,6 +25,7 @@ MAX_INTEGER_NBYTES = 512
 MAX_NESTED = 8
 MARGIN = 16  # no instruction but those with a payload takes more bytes
 TOO_MUCH = f"more than {BUDGET} instructions or copied items: refused"
+_CONTAINERS = {list, tuple, dict}
 _SMALL = 1 << 60  # the hash of larger integers can be chosen, which makes a dict slow
 
 _U16, _I32, _U32, _U64, _F64 = (struct.Struct(code).unpack_from for code in ("<H", "<i", "<I", "<Q", ">d"))
@@ -197,12 +198,18 @@ class Machine:
     def call(self, kind: object, args: object) -> object:
         """What calling something gives: what its stand-in makes of the arguments, or an inert record of both."""
         if isinstance(kind, Global) and kind.call is not None and isinstance(args, tuple):
+            self.charge(_items_in(args))
             try:
                 return kind.call(*args)
             except (ValueError, TypeError) as error:
                 return Broken(f"{kind.path} was given what it cannot take: {str(error)[:120]}")
         self.charge(2)
         return Instance(kind, args)
+
+
+def _items_in(values: tuple[Any, ...]) -> int:
+    """Items of the containers among some values, which whoever takes them may go through."""
+    return sum([len(value) for value in values if type(value) in _CONTAINERS])
 
 
 def key_of(value: object) -> Any:
@@ -510,8 +517,10 @@ def _build(m: Machine) -> None:
     if isinstance(target, Instance):
         target.state = state
         if isinstance(target.type, Global) and target.type.built is not None:
+            m.charge(_items_in((state,)))
             m.stack[-1] = target.type.built(m, target)
     elif hasattr(target, "set_state"):
+        m.charge(_items_in(state) if isinstance(state, tuple) else 0)
         target.set_state(state)
 
 
