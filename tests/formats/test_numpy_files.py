@@ -19,6 +19,7 @@ from diffai_stream.encodings.catalogue import ENCODINGS
 from diffai_stream.errors import DiffaiError, FormatError
 from diffai_stream.formats import numpy_files
 from diffai_stream.formats.catalogue import open_checkpoint
+from diffai_stream.formats.npy import NUMPY_ENCODINGS
 from tests.assets_hostile import GOOD_LITERAL, HOSTILE, npy_literal
 from tests.checkpoints import read_extents
 from tests.equality import differences
@@ -32,7 +33,7 @@ ARRAYS = hnp.arrays(
 def restored(entry) -> np.ndarray:
     """The array that an entry describes, strides and all."""
     component = entry.components["data"]
-    dtype = {row: code for code, row in numpy_files._ENCODINGS.items()}[component.dtype]
+    dtype = {row: code for code, row in NUMPY_ENCODINGS.items()}[component.dtype]
     flat = np.frombuffer(read_extents(entry), dtype)
     if component.strides is None:
         return flat.reshape(component.shape)
@@ -105,9 +106,7 @@ def test_bfloat16_by_ml_dtypes_is_an_error_with_a_hint(tmp_path):
 
 
 def test_encodings_are_as_wide_as_numpy_says():
-    assert {code: ENCODINGS[row].bits // 8 for code, row in numpy_files._ENCODINGS.items()} == {
-        c: np.dtype(c).itemsize for c in CODES
-    }
+    assert {code: ENCODINGS[row].bits // 8 for code, row in NUMPY_ENCODINGS.items()} == {c: np.dtype(c).itemsize for c in CODES}
 
 
 @pytest.mark.parametrize(

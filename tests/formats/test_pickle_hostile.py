@@ -154,21 +154,25 @@ COSTLY = {
     "deep_instances": lambda: name("a", "b") + memo(0) + NONE + (TUPLE1 + recalled(0) + b"2" + b"0") * 10 + STOP,
     "itself_in_itself": lambda: EMPTY_LIST + memo(0) + recalled(0) + APPEND,
     "a_list_of_itself": lambda: EMPTY_LIST + memo(0) + MARK + recalled(0) * 200_000 + b"e",
-    "copies_of_a_list": lambda: EMPTY_LIST
-    + memo(0)
-    + MARK
-    + NONE * 100_000
-    + b"e"
-    + MARK
-    + (name("collections", "OrderedDict") + recalled(0) + TUPLE1 + REDUCE) * 2000
-    + TUPLE,
+    "copies_of_a_list": lambda: (
+        EMPTY_LIST
+        + memo(0)
+        + MARK
+        + NONE * 100_000
+        + b"e"
+        + MARK
+        + (name("collections", "OrderedDict") + recalled(0) + TUPLE1 + REDUCE) * 2000
+        + TUPLE
+    ),
     "empty_containers_without_end": lambda: MARK + EMPTY_DICT * 12_000_000 + TUPLE,
     "marks_without_end": lambda: MARK * 12_000_000,
     "memo_at_4_billion": lambda: NONE + b"r" + b"\xff" * 4,
-    "colliding_keys": lambda: EMPTY_DICT
-    + MARK
-    + b"".join(b"\x8a\x0a" + (n * (2**61 - 1)).to_bytes(10, "little") + NONE for n in range(100_000))
-    + b"u",
+    "colliding_keys": lambda: (
+        EMPTY_DICT
+        + MARK
+        + b"".join(b"\x8a\x0a" + (n * (2**61 - 1)).to_bytes(10, "little") + NONE for n in range(100_000))
+        + b"u"
+    ),
     "numbers_of_a_million_digits": lambda: MARK + b"I" + b"9" * 500_000 + b"\n" + TUPLE,
     "long_of_a_megabyte": lambda: b"\x8b" + struct.pack("<i", 1 << 20) + b"\x7f" * (1 << 20),
 }
