@@ -283,7 +283,7 @@ def npy_literal(literal: str, data: bytes = DATA, version: int = 1) -> bytes:
 
 GOOD_LITERAL = "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }\n"
 _bytes("npy_of_objects", npy_bytes(np.array([{"a": 1}], dtype=object)), "a.npy")
-_bytes("npy_structured", npy_bytes(np.zeros(2, dtype=[("x", "<f4"), ("y", "<i4")])), "a.npy")
+_bytes("npy_structured", npy_bytes(np.zeros(2, dtype=[("x", "<f4", (3,)), ("y", "<i4")])), "a.npy")
 _bytes("npy_void_bf16", npy_literal(GOOD_LITERAL.replace("<f4", "|V2")), "a.npy")
 _bytes("npy_text", npy_bytes(np.array(["abc"])), "a.npy")
 _bytes("npy_cut_off", npy_bytes(ARRAY)[:-5], "a.npy")

@@ -68,6 +68,14 @@ FORMATS: tuple[FormatRow, ...] = (
         notes="versions 2 and 3, little endian, split models by any part; lookup types need the gguf package",
     ),
     FormatRow(
+        "pickle",
+        "pickle and joblib",
+        (".pkl", ".pickle", ".joblib"),
+        "diffai_stream.formats.pickle_files",
+        notes="arrays of scikit-learn models and others; of compressed files zlib and gzip ones",
+    ),
+    FormatRow("skops", "skops", (".skops",), "diffai_stream.formats.skops_files", notes="scikit-learn models without a pickle"),
+    FormatRow(
         "numpy",
         "NumPy .npy and .npz",
         (".npy", ".npz"),

@@ -15,7 +15,15 @@ from io import FileIO
 from diffai_stream.errors import FormatError, TensorError
 from diffai_stream.formats.base import Checkpoint, TensorEntry
 from diffai_stream.formats.inert import Notes, collection_paused, open_regular, printable, read_exactly
-from diffai_stream.formats.npy import MAGIC, MAX_LITERAL_NBYTES, array_entry, array_name, member_entry, payload, read_header
+from diffai_stream.formats.npy import (
+    MAGIC,
+    MAX_LITERAL_NBYTES,
+    array_entries,
+    array_name,
+    check_payload,
+    member_entries,
+    read_header,
+)
 from diffai_stream.formats.zip_members import LOCAL_HEADER, read_members
 from diffai_stream.storage.extent import Extent, FileStamp
 
@@ -58,11 +66,11 @@ def _single(file: FileIO, stamp: FileStamp, path: str, notes: Notes, errors: lis
     except ValueError as error:
         raise FormatError(f"not a readable .npy file: {error}", path=path, offset=0) from None
     try:
-        nbytes = payload(name, header, stamp.nbytes, notes)
+        check_payload(name, header, stamp.nbytes, notes)
+        return array_entries(name, header, lambda first, nbytes: Extent(stamp.path, header.data + first, nbytes))
     except ValueError as error:
         errors.append(TensorError(str(error), path=path, tensor=printable(name), offset=header.data))
         return []
-    return [array_entry(name, header, Extent(stamp.path, header.data, nbytes))]
 
 
 def _archive(file: FileIO, stamp: FileStamp, path: str, notes: Notes, errors: list[TensorError]) -> list[TensorEntry]:
@@ -74,10 +82,10 @@ def _archive(file: FileIO, stamp: FileStamp, path: str, notes: Notes, errors: li
     for member in members:
         if not member.name.endswith(".npy"):
             notes.add("ignored_member", f"the member {member.name!r} is no array", member.name)
-    tensors = []
+    tensors: list[TensorEntry] = []
     for member in arrays:
         try:
-            tensors.append(member_entry(file, member, stamp.path, notes))
+            tensors += member_entries(file, member, stamp.path, notes)
         except ValueError as error:
             errors.append(TensorError(str(error), path=path, tensor=array_name(member.name), offset=member.offset))
     return tensors

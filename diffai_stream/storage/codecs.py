@@ -26,6 +26,7 @@ CODECS = {
     "records": "diffai_stream.storage.records:read_extent",
     "spill": "diffai_stream.storage.spill:read_extent",
     "swap": "diffai_stream.storage.swap:read_extent",
+    "within": "diffai_stream.storage.spill:read_within",
     "varint": "diffai_stream.storage.varints:read_extent",
 }
 

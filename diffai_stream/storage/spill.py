@@ -100,3 +100,15 @@ def _deflate(extent: Extent) -> Extent:
 def _sizes(nbytes: int) -> Iterator[int]:
     for start in range(0, nbytes, PIECE_NBYTES):
         yield min(PIECE_NBYTES, nbytes - start)
+
+
+def within(extent: Extent, skip: int, inflated_nbytes: int, compressed_nbytes: int) -> Extent:
+    """Bytes from `skip` on of one deflate stream that holds many arrays: it is spilled once, as a whole."""
+    return extent._replace(codec=f"within:{skip}:{inflated_nbytes}:{compressed_nbytes}")
+
+
+def read_within(extent: Extent, start: int, stop: int) -> NDArray[np.uint8]:
+    """Bytes [start, stop) of an extent that is a part of a spilled stream. Raises what `read_extent` raises."""
+    _, skip, inflated_nbytes, compressed_nbytes = extent.codec.split(":")
+    whole = Extent(extent.path, extent.offset, int(inflated_nbytes), f"spill:0:{compressed_nbytes}")
+    return read_extent(whole, int(skip) + start, int(skip) + stop)

