@@ -133,7 +133,7 @@ def test_truncated_files_end_cleanly(compressed, cut, tmp_path):
     raw = pickle.dumps(ARRAYS)
     raw = zlib.compress(raw) if compressed else raw
     (tmp_path / "a.pkl").write_bytes(raw[:-cut])
-    with pytest.raises(FormatError, match="a.pkl"):
+    with pytest.raises(FormatError, match=r"a\.pkl"):
         open_checkpoint(str(tmp_path / "a.pkl"))
 
 
