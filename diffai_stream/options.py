@@ -27,6 +27,8 @@ class Options:
     include_unchanged: bool = False
     sort_by_change_magnitude: bool = False
     fast: bool = False
+    ignore_optimizer_state: bool = False
+    compare_gradients: bool = False
     epsilon: float = 0.0
     relative_tolerance: float = 0.0
     precision_loss_threshold: float | None = None

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
+from diffai_stream.analyses import unsafe_pickle
 from diffai_stream.analyses.base import Digest, Finding, ModelEvidence, functions
 from diffai_stream.analyses.evidence import States, digest_of, evidence_of, pair_columns
 from diffai_stream.analyses.layers import Layers
@@ -20,6 +21,7 @@ from diffai_stream.plan.align import align, select
 from diffai_stream.plan.chunks import sides_of
 from diffai_stream.plan.naming import place
 from diffai_stream.plan.pairs import TensorPair
+from diffai_stream.plan.parts import WEIGHTS, shared
 from diffai_stream.report.compose import Composer, metadata_oddity, tensor_fields
 from diffai_stream.report.progress import NoProgress, Progress, peak_memory_nbytes
 from diffai_stream.report.records import Record
@@ -37,9 +39,10 @@ def compare(
     """
     options = replace(options or Options(), **overrides)
     checkpoints = open_checkpoint(old), open_checkpoint(new)
-    aligned = align(*checkpoints, options.maps)
+    sides = shared(*checkpoints, options.ignore_optimizer_state)
+    aligned = align(sides.old, sides.new, options.maps)
     pairs = _not_failed(select(aligned.pairs, options.include, options.exclude), *checkpoints)
-    session = prepare(*checkpoints, pairs, aligned.oddities, options)
+    session = prepare(*checkpoints, pairs, (*sides.oddities, *aligned.oddities), options)
     return Run(session, progress or NoProgress()).records()
 
 
@@ -71,7 +74,7 @@ class Run:
     def __init__(self, session: Session, progress: Progress, inspecting: bool = False) -> None:
         self.session, self.options, self.progress, self.inspecting = session, session.options, progress, inspecting
         self.composer = Composer(session.run_id())
-        self.tally, self.layers = Tally(), Layers(session.pairs)
+        self.tally, self.layers = Tally(), Layers(filter(_is_weight, session.pairs))
         self.digests: list[Digest] = []
         self.model = ModelEvidence(self.digests, {})
         self.held: list[dict[str, Any]] = []
@@ -107,9 +110,13 @@ class Run:
                 self.tally.counts["error"] += error.tensor is not None
                 yield self.composer.error(error)
             yield from map(self.composer.warning, checkpoint.oddities)
+        for checkpoint, side in zip(checkpoints, ("old", "new"), strict=False):
+            if (unsafe := unsafe_pickle.finding(checkpoint, side)) is not None:
+                self.tally.finding(unsafe)
+                yield self.composer.finding("anomaly", unsafe)
         yield from map(self.composer.warning, session.oddities)
         if not self.inspecting:
-            self.tally.surroundings(session.old, session.new, session.pairs)
+            self.tally.surroundings(session.old, session.new, session.pairs, self.options)
             yield from map(self.composer.warning, metadata_oddity(session.old, session.new))
         for analysis, skipped in session.skipped:
             yield self.composer.finding(analysis, skipped)
@@ -150,7 +157,7 @@ class Run:
                 return
             self.next_pair += 1
             yield from self._pair(pair)
-            evidence = self.layers.settle(pair, self.options)
+            evidence = self.layers.settle(pair, self.options) if _is_weight(pair) else None
             if evidence is not None:
                 yield from self._findings("layer", evidence)
 
@@ -169,11 +176,15 @@ class Run:
         if self.inspecting:
             evidence = evidence._replace(status="unchanged")
         digest = digest_of(evidence)
-        self.digests.append(digest)
-        self.layers.add(evidence, digest, states)
+        if _is_weight(pair):
+            self.digests.append(digest)
+            self.layers.add(evidence, digest, states)
         both = states.get("both")
         tolerated = both is not None and digest.status != "changed" and pair_columns(both)["unequal"] > 0
-        self.tally.tensor(pair, digest, tolerated)
+        if _is_weight(pair) or self.options.compare_gradients:
+            self.tally.tensor(pair, digest, tolerated)
+        else:
+            self.tally.state(digest)
         if self.inspecting or self.options.include_unchanged or digest.status != "unchanged" or pair.match != "exact":
             fields = tensor_fields(evidence)
             if self.options.sort_by_change_magnitude:
@@ -210,6 +221,10 @@ class Run:
                 "peak_memory_nbytes": peak_memory_nbytes(),
             },
         )
+
+
+def _is_weight(pair: TensorPair) -> bool:
+    return pair.part == WEIGHTS
 
 
 def _magnitude(fields: dict[str, Any]) -> tuple[float, str]:

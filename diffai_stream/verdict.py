@@ -13,10 +13,11 @@ from diffai_stream.errors import UsageError
 from diffai_stream.formats.base import Checkpoint, TensorEntry
 from diffai_stream.options import Options
 from diffai_stream.plan.pairs import TensorPair
+from diffai_stream.plan.parts import changed_settings, differs_in_state, parameter_count
 from diffai_stream.statistics.describe import finite, total
 
 STATUSES = ("unchanged", "changed", "added", "removed", "renamed", "reshaped", "retyped", "error")
-DIFFERENCES = ("container", "sharding", "names", "encoding", "layout", "metadata")
+DIFFERENCES = ("container", "sharding", "names", "encoding", "layout", "metadata", "optimizer_state")
 FAIL_ON = ("different", "warning", "critical")
 SUCCESS, DIFFERENT, TROUBLE, INTERRUPTED = 0, 1, 2, 130
 
@@ -53,15 +54,24 @@ class Tally:
     severities: set[str] = field(default_factory=set)
     error_count: int = 0
     interrupted: bool = False
+    state_differs: bool = False
 
-    def surroundings(self, old: Checkpoint, new: Checkpoint, pairs: Iterable[TensorPair]) -> None:
-        """Note what differs around the values: container, sharding, metadata."""
+    def surroundings(self, old: Checkpoint, new: Checkpoint, pairs: Iterable[TensorPair], options: Options) -> None:
+        """Note what differs around the values: container, sharding, metadata, state beside the weights."""
+        if not options.ignore_optimizer_state and differs_in_state(old, new):
+            self.differs_in.add("optimizer_state")
+            self.state_differs = options.compare_gradients and bool(changed_settings(old, new))
         if (old.format, old.container) != (new.format, new.container):
             self.differs_in.add("container")
         if is_resharded(pairs):
             self.differs_in.add("sharding")
         if dict(old.metadata) != dict(new.metadata):
             self.differs_in.add("metadata")
+
+    def state(self, digest: Digest) -> None:
+        """Note a finished tensor that is no weight and does not count for the verdict."""
+        if digest.status != "unchanged":
+            self.differs_in.add("optimizer_state")
 
     def tensor(self, pair: TensorPair, digest: Digest, tolerated: bool) -> None:
         """Note a finished tensor."""
@@ -99,7 +109,7 @@ class Tally:
             return "interrupted"
         if self.error_count:
             return "failed"
-        if any(self.counts[status] for status in ("changed", "added", "removed", "reshaped")):
+        if self.state_differs or any(self.counts[status] for status in ("changed", "added", "removed", "reshaped")):
             return "different"
         return "equivalent" if self.differs_in or self.tolerated else "identical"
 
@@ -119,7 +129,7 @@ class Tally:
     def summary(self, old: Checkpoint, new: Checkpoint, options: Options) -> dict[str, Any]:
         """The summary record's fields, less what was measured of the run itself."""
         squares = total(self.old_squares)
-        sizes = [sum(entry.numel for entry in checkpoint.tensors) for checkpoint in (old, new)]
+        sizes = [parameter_count(checkpoint) for checkpoint in (old, new)]
         return {
             "status": self.status,
             "differs_in": [name for name in DIFFERENCES if name in self.differs_in],

@@ -14,6 +14,7 @@ from diffai_stream.encodings.catalogue import ENCODINGS
 from diffai_stream.options import Options
 from diffai_stream.plan.chunks import real_shape
 from diffai_stream.plan.naming import natural_key
+from diffai_stream.plan.parts import WEIGHTS
 from diffai_stream.statistics.describe import excess_kurtosis
 from diffai_stream.statistics.layout import View
 
@@ -45,7 +46,7 @@ Judged = tuple[float | None, float | None, int | None, str | None]  # value, thr
 
 def needs(pair: Any, options: Options) -> tuple[Any, ...]:
     """Row sums and content hashes of matrices, only when the flag asks: they cost as much as the rest."""
-    if "anomaly" not in options.analyses:
+    if "anomaly" not in options.analyses or pair.part != WEIGHTS:
         return ()
     from diffai_stream.statistics.content_hash import ContentHash
     from diffai_stream.statistics.row_sums import RowSums
@@ -57,13 +58,14 @@ def needs(pair: Any, options: Options) -> tuple[Any, ...]:
 def tensor(evidence: Evidence, options: Options) -> Findings:
     """The kinds that one tensor alone shows."""
     sides = {side: stats for side in ("old", "new") if (stats := evidence.stats[side]) is not None}
-    for kind, judge in SIDE_RULES.items():
+    is_weight = evidence.pair.part == WEIGHTS
+    for kind, judge in SIDE_RULES.items() if is_weight else STATE_RULES.items():
         judged = {side: found for side, stats in sides.items() if (found := judge(evidence, side, stats)) is not None}
         if judged:
             side = "both" if len(judged) == 2 else next(iter(judged))
             entry = evidence.pair.old or evidence.pair.new
             yield _finding(kind, evidence.pair.name, side, judged.get("new") or judged["old"], entry)
-    offset = _constant_offset(evidence)
+    offset = _constant_offset(evidence) if is_weight else None
     if offset is not None:
         yield _finding("constant_offset", evidence.pair.name, None, offset)
 
@@ -160,6 +162,8 @@ SIDE_RULES: dict[str, Callable[[Evidence, str, dict[str, Any]], Judged | None]] 
     "untrained": _untrained,
     "dead_rows": _dead_rows,
 }
+STATE_RULES = {"nonfinite": _nonfinite}
+"""Of optimizer state, averages and gradients only what is broken for certain."""
 
 
 def _constant_offset(evidence: Evidence) -> Judged | None:

@@ -9,6 +9,7 @@ from typing import Any
 from diffai_stream.analyses.base import Evidence, Finding, Findings, ModelEvidence, Skipped
 from diffai_stream.encodings.catalogue import ENCODINGS
 from diffai_stream.options import Options
+from diffai_stream.plan.parts import WEIGHTS
 from diffai_stream.statistics.describe import agreement, finite
 
 # Signal to noise of round-to-nearest on normal weights with standard deviation 0.02, in dB (measured; formats reference).
@@ -36,7 +37,7 @@ def needs(pair: Any, options: Options) -> tuple[Any, ...]:
 
 def differs(pair: Any) -> bool:
     """Whether the two sides of a pair are stored in different encodings."""
-    return bool(pair.status == "paired" and pair.old.encoding != pair.new.encoding)
+    return bool(pair.status == "paired" and pair.part == WEIGHTS and pair.old.encoding != pair.new.encoding)
 
 
 def tensor(evidence: Evidence, options: Options) -> Findings:

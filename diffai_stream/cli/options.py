@@ -68,6 +68,12 @@ ROWS = (
         "OLD=NEW",
         name="map",
     ),
+    Row(
+        "ignore_optimizer_state",
+        _COMPARISON,
+        "Only the weights of training checkpoints: no optimizer state, averages, gradients, settings.",
+    ),
+    Row("compare_gradients", _COMPARISON, "These count for the verdict too, where both checkpoints have them."),
     Row("epsilon", _COMPARISON, "Equal when |new - old| <= E + R |old|: this is E.", Amount(), "E"),
     Row("relative_tolerance", _COMPARISON, "... and this is R.", Amount(), "R"),
     Row("stats", _FIGURES, "Add quantiles, skewness, kurtosis, distribution distances, ULPs."),

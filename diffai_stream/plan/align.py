@@ -16,6 +16,7 @@ from diffai_stream.plan.matching import Found, Matching, match_aliases, match_ex
 from diffai_stream.plan.names_gguf import roles_of
 from diffai_stream.plan.naming import place
 from diffai_stream.plan.pairs import SharedBytes, TensorPair, select
+from diffai_stream.plan.parts import TITLES, WEIGHTS, only
 from diffai_stream.plan.sampled_bytes import Read, match_samples, read_range
 
 if TYPE_CHECKING:
@@ -41,8 +42,23 @@ def align(old: Checkpoint, new: Checkpoint, rules: Sequence[tuple[str, str]] = (
     `rules` are pairs (old pattern, new pattern), literal or with `*`; `read(path, offset, nbytes)` gives the samples for
     renamed tensors and is called only when both sides have tensors left. Pairs come in the order of the old checkpoint,
     file by file, tensors above 2^26 elements last within their file; added tensors follow in the order of the new one.
+    The parts of training checkpoints never mix: the weights come first, and only they follow the rules.
     Raises UsageError for a rule that matches nothing.
     """
+    parts = [part for part in (WEIGHTS, *TITLES) if any(entry.part == part for c in (old, new) for entry in c.tensors)]
+    if len(parts) < 2:
+        return _aligned(old, new, rules, read)
+    pairs: list[TensorPair] = []
+    oddities: list[Oddity] = []
+    for part in parts:
+        found = _aligned(only(old, {part}), only(new, {part}), rules if part == WEIGHTS else (), read)
+        pairs += found.pairs
+        oddities += found.oddities
+    return Alignment(tuple(pair._replace(index=index) for index, pair in enumerate(pairs)), tuple(oddities))
+
+
+def _aligned(old: Checkpoint, new: Checkpoint, rules: Sequence[tuple[str, str]], read: Read) -> Alignment:
+    """Match tensors of one part."""
     matching = Matching({entry.name: entry for entry in old.tensors}, {entry.name: entry for entry in new.tensors})
     match_exact(matching)
     match_rules(matching, rules)

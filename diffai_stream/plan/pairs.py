@@ -40,6 +40,11 @@ class TensorPair(NamedTuple):
         return tuple(entry for entry in (self.old, self.new) if entry is not None)
 
     @property
+    def part(self) -> str:
+        """What kind of state it is: weights, ema, optimizer or gradient."""
+        return self.entries[0].part
+
+    @property
     def numel(self) -> int:
         """Elements of the larger side."""
         return max(entry.numel for entry in self.entries)

@@ -10,6 +10,7 @@ from diffai_stream.analyses.base import Evidence, Finding, Skipped
 from diffai_stream.encodings.catalogue import ENCODINGS
 from diffai_stream.errors import DiffaiError
 from diffai_stream.formats.base import Checkpoint, Oddity, TensorEntry
+from diffai_stream.plan.parts import WEIGHTS, parameter_count
 from diffai_stream.report.records import SCHEMA_VERSION
 
 DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "BOOL": "bool", "C64": "complex64"}
@@ -62,7 +63,7 @@ def checkpoint_info(checkpoint: Checkpoint) -> dict[str, Any]:
         "path": checkpoint.path,
         "format": checkpoint.format,
         "tensor_count": len(checkpoint.tensors),
-        "parameter_count": sum(entry.numel for entry in checkpoint.tensors),
+        "parameter_count": parameter_count(checkpoint),
         "stored_nbytes": sum(entry.stored_nbytes for entry in checkpoint.tensors),
         "metadata": [{"key": key, "value": value} for key, value in checkpoint.metadata.items()],
     }
@@ -77,6 +78,7 @@ def tensor_fields(evidence: Evidence) -> dict[str, Any]:
         "role": pair.role,
         "status": evidence.status,
         "match": pair.match,
+        **({} if pair.part == WEIGHTS else {"part": pair.part}),
         "old": side_info(pair.old),
         "new": side_info(pair.new),
         "stats": evidence.stats,

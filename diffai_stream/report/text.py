@@ -34,6 +34,7 @@ class TextWriter:
 
     def _begin(self) -> None:
         self._tensors = TensorTable(self._top)
+        self._state = TensorTable(self._top, "Optimizer state, averages, gradients")
         self._heat_map = HeatMap()
         self._anomalies = AnomalySection(self._top)
         self._quantization = QuantizationSection(self._top)
@@ -69,7 +70,7 @@ class TextWriter:
         self._pending = True
         match record["type"]:
             case "tensor":
-                self._tensors.add(record)
+                (self._state if "part" in record else self._tensors).add(record)
             case "layer_impact":
                 self._heat_map.add(record)
             case "anomaly":
@@ -96,7 +97,8 @@ class TextWriter:
 
     def _render_sections(self) -> None:
         others = self._others.values()
-        sections: list[Section] = [self._tensors, self._heat_map, self._quantization, *others, self._anomalies, self._skipped]
+        sections: list[Section] = [self._tensors, self._state, self._heat_map, self._quantization, *others]
+        sections += [self._anomalies, self._skipped]
         self._begin()  # before they are printed: when that fails, close() must not print them again
         for section in sections:
             section.render(self._page)

@@ -78,8 +78,8 @@ _CHANGE_FIELDS: Final = ("changed_ratio", "relative_l2", "cosine_distance", "max
 class TensorTable:
     """Collects `tensor` records, keeping only the rows that will be printed, and counts the rest."""
 
-    def __init__(self, top: int) -> None:
-        self._top = top
+    def __init__(self, top: int, title: str = "Tensors") -> None:
+        self._top, self._title = top, title
         self._heaps: dict[int, list[tuple[float, int, _Shown]]] = {group: [] for group in range(len(_GROUPS))}
         self._counts: Counter[str] = Counter()
         self._seen = 0
@@ -106,7 +106,7 @@ class TensorTable:
         shown = self._selected()
         if not shown:
             return
-        page.heading("Tensors by relative change" if self._heaps[1] else "Tensors")
+        page.heading(f"{self._title} by relative change" if self._heaps[1] else self._title)
         finite = [item.change["relative_l2"] for item in shown if item.change["relative_l2"] is not None]
         greatest = max(finite, default=0.0)
         converted = any(len(item.dtypes) > 1 for item in shown)
