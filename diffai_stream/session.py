@@ -95,6 +95,8 @@ def check(options: Options) -> None:
         raise UsageError(f"--io knows {', '.join(IO_MODES)}, not {options.io!r}")
     if options.fast and options.histograms:
         raise UsageError("--fast computes no histograms; leave one of --fast and --histograms out")
+    if options.ignore_optimizer_state and options.compare_gradients:
+        raise UsageError("--ignore-optimizer-state leaves out what --compare-gradients counts; leave one out")
     if not (options.epsilon >= 0 and options.relative_tolerance >= 0):
         raise UsageError("--epsilon and --relative-tolerance must be 0 or more")
     if options.chunk_size < MIN_CHUNK_NBYTES:

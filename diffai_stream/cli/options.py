@@ -189,6 +189,8 @@ def _chosen_analyses(values: Mapping[str, Any], fields: Mapping[str, Any]) -> tu
 def _reject_contradictions(fields: Mapping[str, Any]) -> None:
     if fields.get("fast") and fields.get("histograms"):
         raise UsageError("--fast leaves the histograms out that --histograms asks for; choose one")
+    if fields.get("ignore_optimizer_state") and fields.get("compare_gradients"):
+        raise UsageError("--ignore-optimizer-state leaves out what --compare-gradients counts; choose one")
     if fields.get("scheduler") and fields.get("scheduler_file"):
         raise UsageError("--scheduler and --scheduler-file both name a scheduler; choose one")
     option = "--scheduler" if fields.get("scheduler") else "--scheduler-file" if fields.get("scheduler_file") else ""

@@ -13,6 +13,8 @@ ARRIVES = [
     (["--stats"], {"stats": True}),
     (["--histograms"], {"histograms": True}),
     (["--fast"], {"fast": True}),
+    (["--ignore-optimizer-state"], {"ignore_optimizer_state": True}),
+    (["--compare-gradients"], {"compare_gradients": True}),
     (["--include-unchanged"], {"include_unchanged": True}),
     (["--sort-by-change-magnitude"], {"sort_by_change_magnitude": True}),
     (["--epsilon", "1e-3"], {"epsilon": 1e-3}),
@@ -34,6 +36,7 @@ ARRIVES = [
     (["--scheduler-file", "f", "--executor", "distributed"], {"scheduler_file": "f", "executor": "distributed"}),
 ]
 REFUSED = [
+    (["--ignore-optimizer-state", "--compare-gradients"], "choose one"),
     (["--fast", "--histograms"], "choose one"),
     (["--scheduler", "x", "--scheduler-file", "y"], "choose one"),
     (["--scheduler", "x", "--executor", "threads"], "leave --executor out"),
