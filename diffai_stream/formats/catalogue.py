@@ -50,7 +50,7 @@ FORMATS: tuple[FormatRow, ...] = (
         "Hugging Face directory",
         (".safetensors.index.json",),
         "diffai_stream.formats.huggingface",
-        notes="sharded or single safetensors, diffusers components, the index file itself, a models--org--name cache root",
+        notes="sharded or single safetensors or pytorch_model.bin, diffusers components, the index itself, a cache root",
     ),
     FormatRow("safetensors", "safetensors", (".safetensors",), "diffai_stream.formats.safetensors", notes="one file"),
     FormatRow(
@@ -143,7 +143,7 @@ def _no_weights(path: str) -> FormatError:
     if inside:
         return FormatError(f"no weights at the top of this directory; name one inside it: {listed(inside)}", path=path)
     names = listed([item.name for item in listing], 5)
-    looked = "model.safetensors, *.safetensors, *.safetensors.index.json, a Hugging Face cache with snapshots/"
+    looked = "*.safetensors or pytorch_model*.bin with or without their index, a Hugging Face cache with snapshots/"
     return FormatError(f"no weights in this directory (looked for {looked}); it holds {names or 'nothing'}", path=path)
 
 

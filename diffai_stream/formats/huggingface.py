@@ -1,8 +1,9 @@
-"""Hugging Face directories: safetensors shards under an index, a single file, or a cache root with snapshots.
+"""Hugging Face directories: shards under an index, a single file, or a cache root with snapshots.
 
 Of several copies of the same weights in one directory the index comes before `model.safetensors`, that before the names of
-diffusers, those before whatever else lies there (`transformers/modeling_utils.py`, `diffusers/models/model_loading_utils.py`);
-the copies that are left are named in an oddity, never read.
+diffusers, those before the same in `.bin` files of torch, those before whatever else lies there
+(`transformers/modeling_utils.py`, `diffusers/models/model_loading_utils.py`); the copies that are left are named in an oddity,
+never read.
 """
 
 from __future__ import annotations
@@ -20,11 +21,16 @@ from diffai_stream.formats.snapshots import is_cache_root, snapshot_of
 from diffai_stream.formats.tied import tied_by_config
 
 _SUFFIX = ".safetensors"
-_STEMS = ("model", "diffusion_pytorch_model")
-_INDEX = re.compile(r".*\.safetensors\.index(\.[\w-]+)?\.json")
-_NUMBERED = re.compile(r"(?P<stem>.*)-(?P<number>\d{5,6})-of-(?P<count>\d{5,6})(?P<variant>.*)\.safetensors")
+_SINGLE = (
+    *("model.safetensors", "diffusion_pytorch_model.safetensors"),
+    *("pytorch_model.bin", "diffusion_pytorch_model.bin", "model.bin"),
+)
+_INDEX = re.compile(r".*\.(safetensors|bin)\.index(\.[\w-]+)?\.json")
+_NUMBERED = re.compile(r"(?P<stem>.*)-(?P<number>\d{5,6})-of-(?P<count>\d{5,6})(?P<variant>.*)(?P<suffix>\.safetensors|\.bin)")
+_BIN = re.compile(r"(pytorch_model|diffusion_pytorch_model|adapter_model|model)(-\d+-of-\d+)?(\.[\w-]+)?\.bin")
 _COPY = re.compile(
-    r"(consolidated|adapter_model).*\.safetensors(\.index\.json)?|.+\.(fp16|bf16|fp32|non_ema|ema)(-\d+-of-\d+)?\.safetensors"
+    r"(consolidated|adapter_model).*\.(safetensors|bin)(\.index\.json)?"
+    r"|.+\.(fp16|bf16|fp32|non_ema|ema)(-\d+-of-\d+)?\.(safetensors|bin)"
 )
 _OTHER_WEIGHTS = re.compile(
     r"(pytorch_model|diffusion_pytorch_model|adapter_model|consolidated).*\.(bin|pth?|bin\.index\.json)|original"
@@ -40,13 +46,15 @@ class _Chosen(NamedTuple):
 
 
 def probe(path: str, head: bytes) -> bool:
-    """Whether it is a directory that holds safetensors or a cache root, or the index file of one."""
+    """Whether it is a directory that holds safetensors or pytorch_model.bin, a cache root, or the index file of one."""
     if head:
         named = _INDEX.fullmatch(os.path.basename(path)) is not None
-        return head.lstrip()[:1] == b"{" and (named or (b'"weight_map"' in head and _SUFFIX.encode() in head))
+        return head.lstrip()[:1] == b"{" and (
+            named or (b'"weight_map"' in head and (_SUFFIX.encode() in head or b".bin" in head))
+        )
     if not os.path.isdir(path):
         return False
-    return is_cache_root(path) or any(name.endswith(_SUFFIX) or _INDEX.fullmatch(name) for name in _listing(path))
+    return is_cache_root(path) or any(_is_shard(name) or _INDEX.fullmatch(name) for name in _listing(path))
 
 
 def index(path: str) -> Checkpoint:
@@ -85,20 +93,24 @@ def _from_directory(path: str, directory: str) -> Checkpoint:
 
 def _choose(names: list[str], directory: str) -> _Chosen:
     """Which of the copies in a directory counts. Raises FormatError when there is none, or no way to tell."""
-    for stem in _STEMS:
-        if f"{stem}{_SUFFIX}.index.json" in names:
-            return _Chosen(f"{stem}{_SUFFIX}.index.json")
-        if f"{stem}{_SUFFIX}" in names:
-            return _Chosen(None, (f"{stem}{_SUFFIX}",))
+    for single in _SINGLE:
+        if f"{single}.index.json" in names:
+            return _Chosen(f"{single}.index.json")
+        if single in names:
+            return _Chosen(None, (single,))
     indexes = _originals([name for name in names if _INDEX.fullmatch(name)])
     if len(indexes) == 1:
         return _Chosen(indexes[0])
     if indexes:
         raise FormatError(f"several index files, name one of them: {listed(indexes)}", path=directory)
-    shards = _originals([name for name in names if name.endswith(_SUFFIX)])
+    shards = _originals([name for name in names if name.endswith(_SUFFIX)] or [name for name in names if _is_shard(name)])
     if not shards:
-        raise FormatError("no *.safetensors file in this directory", path=directory)
+        raise FormatError("no *.safetensors file and no pytorch_model.bin in this directory", path=directory)
     return _Chosen(None, tuple(shards))
+
+
+def _is_shard(name: str) -> bool:
+    return name.endswith(_SUFFIX) or _BIN.fullmatch(name) is not None
 
 
 def _originals(names: list[str]) -> list[str]:
@@ -123,24 +135,24 @@ def _from_files(path: str, directory: str, names: tuple[str, ...], notes: Notes,
     return _checkpoint(path, directory, shards, {*names, *(os.path.basename(error.path or "") for error in errors)})
 
 
-def _family(name: str) -> tuple[str, str, str] | None:
+def _family(name: str) -> tuple[str, str, str, str] | None:
     match = _NUMBERED.fullmatch(name)
-    return (match["stem"], match["count"], match["variant"]) if match else None
+    return (match["stem"], match["count"], match["variant"], match["suffix"]) if match else None
 
 
 def _numbers_missing(names: tuple[str, ...], directory: str) -> list[CheckpointError]:
     """An error for each number missing in a series `name-00001-of-00003.safetensors`; one for all when they are many."""
-    series: dict[tuple[str, str, str], set[int]] = {}
+    series: dict[tuple[str, str, str, str], set[int]] = {}
     for name in names:
-        if match := _NUMBERED.fullmatch(name):
-            series.setdefault((match["stem"], match["count"], match["variant"]), set()).add(int(match["number"]))
+        if (match := _NUMBERED.fullmatch(name)) and (family := _family(name)):
+            series.setdefault(family, set()).add(int(match["number"]))
     errors: list[CheckpointError] = []
-    for (stem, count, variant), present in series.items():
+    for (stem, count, variant, suffix), present in series.items():
         first = min(1, min(present))
         missing = [number for number in range(first, first + int(count)) if number not in present]
         more = f"; {len(missing) - 1} more of the series are missing too" if len(missing) > _MAX_TOLD else ""
         for number in missing[:1] if more else missing:
-            shard = f"{stem}-{number:0{len(count)}}-of-{count}{variant}{_SUFFIX}"
+            shard = f"{stem}-{number:0{len(count)}}-of-{count}{variant}{suffix}"
             message = f"the shard is missing, and no index tells which tensors it held{more}"
             errors.append(FormatError(message, path=os.path.join(directory, shard)))
     return errors
@@ -162,9 +174,11 @@ def _checkpoint(path: str, directory: str, shards: Shards, read: set[str]) -> Ch
         errors=tuple(shards.errors),
         aliases=tied | shards.aliases,
         identities=shards.identities,
+        hyperparameters=shards.hyperparameters,
+        unsafe_globals=tuple(sorted(shards.unsafe_globals)),
         container="directory",
     )
 
 
 def _is_weights(name: str) -> bool:
-    return name.endswith(_SUFFIX) or bool(_INDEX.fullmatch(name) or _OTHER_WEIGHTS.fullmatch(name))
+    return _is_shard(name) or bool(_INDEX.fullmatch(name) or _OTHER_WEIGHTS.fullmatch(name))

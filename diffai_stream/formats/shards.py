@@ -1,4 +1,4 @@
-"""Several safetensors files as one checkpoint: which copy of a name counts, and what is missing.
+"""Several files as one checkpoint: which copy of a name counts, and what is missing.
 
 The index decides where a tensor is read when it is right; when it is wrong the tensor is taken from where it is found, and
 said so. What is promised and found nowhere is an error by name, so that nothing is left out in silence.
@@ -9,16 +9,16 @@ from __future__ import annotations
 import os
 
 from diffai_stream.errors import CheckpointError, FormatError, TensorError
-from diffai_stream.formats import safetensors
-from diffai_stream.formats.base import Checkpoint, Oddity, TensorEntry
-from diffai_stream.formats.inert import Notes, listed, printable
+from diffai_stream.formats import safetensors, torch_files
+from diffai_stream.formats.base import Checkpoint, Format, Oddity, TensorEntry
+from diffai_stream.formats.inert import Notes, listed, open_regular, printable, read_exactly
 from diffai_stream.formats.shard_index import ShardIndex
 from diffai_stream.formats.tied import tied_by_metadata
 from diffai_stream.storage.extent import FileStamp
 
 
 class Shards:
-    """The union of some safetensors files of a directory; `read` fills it."""
+    """The union of some safetensors or torch files of a directory; `read` fills it."""
 
     def __init__(self, directory: str, notes: Notes, index: ShardIndex | None, errors: list[CheckpointError]) -> None:
         self.directory, self.notes, self.index, self.errors = directory, notes, index, errors
@@ -30,7 +30,10 @@ class Shards:
         self.metadata: dict[str, str] = dict(index.metadata) if index else {}
         self.stamps: dict[str, FileStamp] = {index.stamp.path: index.stamp} if index else {}
         self.aliases: dict[str, str] = {}
+        self._shared: dict[str, str] = {}
         self.identities: dict[str, str] = {}
+        self.hyperparameters: dict[str, str | int | float | bool] = {}
+        self.unsafe_globals: set[str] = set()
         self.oddities: list[Oddity] = []
         self._failed: set[str] = {error.tensor for error in errors if error.tensor}
 
@@ -53,14 +56,15 @@ class Shards:
         for shard, checkpoint in found.items():
             self._take_surroundings(shard, checkpoint)
         self._take_tensors(found)
-        self.aliases = tied_by_metadata(self.metadata, self.tensors.keys())
+        self._shared = dict(self.aliases)
+        self.aliases |= tied_by_metadata(self.metadata, self.tensors.keys())
         self._tell_missing(found)
         self._check_total()
 
     def _open(self, shard: str) -> Checkpoint:
         path = os.path.join(self.directory, shard)
         if os.path.exists(path):
-            return safetensors.index(path)
+            return _reader(path).index(path)
         reason = "is a link to a blob that is not there (an unfinished download?)" if os.path.islink(path) else "is missing"
         raise FormatError(f"the shard {reason}{self._told(shard)}", path=path)
 
@@ -75,6 +79,9 @@ class Shards:
                 self.metadata[f"{key}@{shard}"] = value
         self.stamps |= checkpoint.stamps
         self.identities |= checkpoint.identities
+        self.aliases |= checkpoint.aliases
+        self.hyperparameters |= checkpoint.hyperparameters
+        self.unsafe_globals |= set(checkpoint.unsafe_globals)
         self.oddities += checkpoint.oddities
         self.errors += checkpoint.errors
         self._failed |= {error.tensor for error in checkpoint.errors if error.tensor}
@@ -117,7 +124,7 @@ class Shards:
     def _tell_missing(self, found: dict[str, Checkpoint]) -> None:
         """An error for each tensor that the index promises and no shard gives."""
         for name, shard in self.expected.items():
-            if name in self.tensors or name in self._failed:
+            if name in self.tensors or name in self._failed or name in self._shared:
                 continue
             if name in self.aliases:
                 kept = self.aliases[name]
@@ -132,8 +139,18 @@ class Shards:
         if declared is None or self.errors:
             return
         nbytes = sum(entry.stored_nbytes for entry in self.tensors.values())
-        if nbytes != declared:
+        shared = sum(self.tensors[kept].stored_nbytes for kept in self._shared.values() if kept in self.tensors)
+        if declared not in (nbytes, nbytes + shared):  # writers count a shared tensor once or twice
             self.notes.add("wrong_total_size", f"the index declares {declared} bytes of tensors, the shards hold {nbytes}")
+
+
+def _reader(path: str) -> Format:
+    """The format of a shard: safetensors, unless its first bytes are those of a torch file."""
+    if path.endswith(".safetensors"):
+        return safetensors
+    with open_regular(path) as (file, stamp):
+        head = read_exactly(file, 0, min(512, stamp.nbytes), path)
+    return torch_files if torch_files.probe(path, head) else safetensors
 
 
 def _nothing_readable(errors: list[FormatError], directory: str) -> FormatError:
