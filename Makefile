@@ -8,6 +8,7 @@ READY := $(VENV)/.ready
 PEERS := $(VENV)/.peers
 JOBS ?= 2
 FUZZ_ROUNDS ?= 10
+FUZZ_FILES ?= 20000
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -62,7 +63,8 @@ bench: $(PEERS) ## measure the figures of bench/README.md and fill its table (28
 docs: $(READY) ## write the generated reference pages again
 	$(PY) docs/generate.py
 
-fuzz: $(READY) ## run the property tests with new seeds, FUZZ_ROUNDS times
+fuzz: $(READY) ## examine FUZZ_FILES mutated files of all formats, then run the property tests with new seeds
+	$(PY) -m tests.fuzz --count $(FUZZ_FILES)
 	for round in $$(seq $(FUZZ_ROUNDS)); do $(PY) -m pytest -n $(JOBS) -m hypothesis --hypothesis-seed=random || exit; done
 
 clean: ## remove all that was made

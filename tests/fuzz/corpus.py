@@ -1,0 +1,114 @@
+"""A small sound file of every kind a format can be, to be mutated. A new format adds a row here; a test asks for it."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from tests.checkpoints import write_safetensors, write_sharded
+
+
+class Seed(NamedTuple):
+    """One kind of file: the format that must recognise it, how to write it, and the library that this takes."""
+
+    format: str
+    write: Callable[[Path], Path]
+    needs: str = ""
+
+    @property
+    def is_available(self) -> bool:
+        """Whether the library is installed."""
+        return not self.needs or find_spec(self.needs) is not None
+
+
+def weights() -> dict[str, np.ndarray]:
+    random = np.random.default_rng(0)
+    return {
+        "layers.0.q_proj.weight": random.normal(size=(8, 32)).astype(np.float32),
+        "layers.0.norm.weight": np.ones(32, np.float16),
+        "ids": np.arange(5, dtype=np.int64),
+    }
+
+
+def _safetensors(folder: Path) -> Path:
+    return write_safetensors(folder / "model.safetensors", weights(), {"format": "pt"})
+
+
+def _sharded(folder: Path) -> Path:
+    parts = list(weights().items())
+    shards = {"model-00001-of-00002.safetensors": dict(parts[:1]), "model-00002-of-00002.safetensors": dict(parts[1:])}
+    return write_sharded(folder / "sharded", shards)
+
+
+def _npy(folder: Path) -> Path:
+    np.save(folder / "a.npy", np.asfortranarray(weights()["layers.0.q_proj.weight"]))
+    return folder / "a.npy"
+
+
+def _npz(folder: Path, deflated: bool) -> Path:
+    (np.savez_compressed if deflated else np.savez)(folder / "a.npz", **weights())
+    return folder / "a.npz"
+
+
+def _torch(folder: Path, legacy: bool) -> Path:
+    import torch
+
+    state = OrderedDict((name, torch.from_numpy(value)) for name, value in weights().items())
+    state["view"] = state["layers.0.q_proj.weight"].T[2:]
+    saved = {"state_dict": state, "epoch": 3, "optimizer": torch.optim.Adam([torch.nn.Parameter(torch.ones(3))]).state_dict()}
+    torch.save(saved, folder / "model.pt", _use_new_zipfile_serialization=not legacy)
+    return folder / "model.pt"
+
+
+def _gguf(folder: Path) -> Path:
+    import gguf
+
+    writer = gguf.GGUFWriter(folder / "model.gguf", "llama")
+    writer.add_head_count(2)
+    writer.add_token_list(["a", "b", "c"])
+    matrix = weights()["layers.0.q_proj.weight"]
+    for kind in (gguf.GGMLQuantizationType.Q8_0, gguf.GGMLQuantizationType.Q4_0):
+        writer.add_tensor(f"blk.0.{kind.name}.weight", gguf.quantize(matrix, kind), raw_dtype=kind)
+    writer.add_tensor("plain", matrix)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return folder / "model.gguf"
+
+
+def _onnx(folder: Path, external: bool) -> Path:
+    import onnx
+    from onnx import helper, numpy_helper
+
+    initializers = [numpy_helper.from_array(value, name) for name, value in weights().items()]
+    node = helper.make_node("Identity", ["ids"], ["out"])
+    graph = helper.make_graph([node], "g", [], [helper.make_tensor_value_info("out", 7, [5])], initializers)
+    path = folder / "model.onnx"
+    onnx.save(helper.make_model(graph), path, save_as_external_data=external, size_threshold=0, location="model.data")
+    return path
+
+
+CORPUS: dict[str, Seed] = {
+    "safetensors": Seed("safetensors", _safetensors),
+    "sharded": Seed("huggingface", _sharded),
+    "npy": Seed("numpy", _npy),
+    "npz": Seed("numpy", partial(_npz, deflated=False)),
+    "npz-deflated": Seed("numpy", partial(_npz, deflated=True)),
+    "torch-zip": Seed("pytorch", partial(_torch, legacy=False), "torch"),
+    "torch-legacy": Seed("pytorch", partial(_torch, legacy=True), "torch"),
+    "gguf": Seed("gguf", _gguf, "gguf"),
+    "onnx": Seed("onnx", partial(_onnx, external=False), "onnx"),
+    "onnx-external": Seed("onnx", partial(_onnx, external=True), "onnx"),
+}
+
+
+def files_of(path: Path) -> Iterator[Path]:
+    """The files of a checkpoint, which may be a directory or have companions beside it."""
+    return (file for file in sorted(path.rglob("*") if path.is_dir() else path.parent.iterdir()) if file.is_file())
