@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -95,6 +96,27 @@ def _onnx(folder: Path, external: bool) -> Path:
     return path
 
 
+def _pickle(folder: Path) -> Path:
+    (folder / "model.pkl").write_bytes(pickle.dumps({"params": weights(), "depth": 3}, protocol=4))
+    return folder / "model.pkl"
+
+
+def _joblib(folder: Path) -> Path:
+    import joblib
+
+    joblib.dump(weights(), folder / "model.joblib")
+    return folder / "model.joblib"
+
+
+def _skops(folder: Path) -> Path:
+    import skops.io
+    from sklearn.linear_model import Ridge
+
+    values = weights()["layers.0.q_proj.weight"]
+    skops.io.dump(Ridge().fit(values, values[:, 0]), folder / "model.skops")
+    return folder / "model.skops"
+
+
 CORPUS: dict[str, Seed] = {
     "safetensors": Seed("safetensors", _safetensors),
     "sharded": Seed("huggingface", _sharded),
@@ -103,6 +125,9 @@ CORPUS: dict[str, Seed] = {
     "npz-deflated": Seed("numpy", partial(_npz, deflated=True)),
     "torch-zip": Seed("pytorch", partial(_torch, legacy=False), "torch"),
     "torch-legacy": Seed("pytorch", partial(_torch, legacy=True), "torch"),
+    "pickle": Seed("pickle", _pickle),
+    "joblib": Seed("pickle", _joblib, "joblib"),
+    "skops": Seed("skops", _skops, "skops"),
     "gguf": Seed("gguf", _gguf, "gguf"),
     "onnx": Seed("onnx", partial(_onnx, external=False), "onnx"),
     "onnx-external": Seed("onnx", partial(_onnx, external=True), "onnx"),
