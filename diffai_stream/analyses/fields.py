@@ -49,7 +49,7 @@ class QuantizationFields(TypedDict):
     compression_ratio: NotRequired[Annotated[float | None, "stored bytes old / new"]]
     sqnr_db: NotRequired[Annotated[float | None, "10 log10(Σold² / Σdelta²), dB; null when either sum is 0"]]
     sqnr_gap_db: NotRequired[
-        Annotated[float | None, "sqnr_db less that of round-to-nearest on normal weights; null if unknown"]
+        Annotated[float | None, "sqnr_db less that of rounding normal weights to the coarser side; null if unknown"]
     ]
     relative_l2: NotRequired[Annotated[float | None, "‖delta‖ / ‖old‖, after the fitted scale where there is one"]]
     max_abs: NotRequired[Annotated[float | None, "greatest |delta| as stored, before any fitted scale"]]

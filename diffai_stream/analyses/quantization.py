@@ -12,7 +12,8 @@ from diffai_stream.options import Options
 from diffai_stream.plan.parts import WEIGHTS
 from diffai_stream.statistics.describe import agreement, finite
 
-# Signal to noise of round-to-nearest on normal weights with standard deviation 0.02, in dB (measured; formats reference).
+# Signal to noise of round-to-nearest on normal weights with standard deviation 0.02, in dB, measured; what searches for better
+# scales (llama.cpp, GPTQ) comes out above. Types that are trained for, not rounded to (TQ, 1 bit, grids), have no such figure.
 BASELINE_SQNR_DB = {
     "F16": 73.7,
     "BF16": 55.6,
@@ -21,6 +22,8 @@ BASELINE_SQNR_DB = {
     "F8_E4M3FNUZ": 31.5,
     "F8_E5M2": 25.6,
     "F8_E5M2FNUZ": 25.6,
+    **{"Q8_0": 45.4, "Q5_1": 28.4, "Q5_0": 27.4, "Q4_1": 22.1, "Q4_0": 21.3, "IQ4_NL": 22.0, "IQ4_XS": 21.9},
+    **{"Q6_K": 34.5, "Q5_K": 28.4, "Q4_K": 22.1, "Q3_K": 16.2, "Q2_K": 9.7, "GGML_MXFP4": 18.9, "GGML_NVFP4": 19.7},
 }
 DEFAULT_THRESHOLD = 0.01
 
@@ -49,7 +52,7 @@ def tensor(evidence: Evidence, options: Options) -> Findings:
     fitted = _fitted(evidence, rows)
     relative = fitted if fitted is not None else change["relative_l2"]
     sqnr = _decibels(fitted) if fitted is not None else change["sqnr_db"]
-    baseline = BASELINE_SQNR_DB.get(pair.new.encoding)
+    baseline = _baseline(pair)
     threshold = options.precision_loss_threshold if options.precision_loss_threshold is not None else DEFAULT_THRESHOLD
     worst, worst_relative = _worst(rows, fitted is not None)
     yield Finding(
@@ -70,10 +73,23 @@ def tensor(evidence: Evidence, options: Options) -> Findings:
             "cast": _cast(evidence),
             "exceeds_threshold": relative is not None and relative > threshold,
             "threshold": threshold,
-            "scale_source": "fitted_row" if fitted is not None else "none",
+            "scale_source": _scale_source(pair, fitted is not None),
         },
         severity="warning" if relative is not None and relative > threshold else "info",
     )
+
+
+def _baseline(pair: Any) -> float | None:
+    """The figure of the coarser side, whose rounding is the loss whichever side it is; None when neither has one."""
+    known = [BASELINE_SQNR_DB[entry.encoding] for entry in (pair.old, pair.new) if entry.encoding in BASELINE_SQNR_DB]
+    return min(known, default=None)
+
+
+def _scale_source(pair: Any, is_fitted: bool) -> str:
+    """Whether the scales of codes are stored with them, were fitted here, or there are none."""
+    if is_fitted:
+        return "fitted_row"
+    return "recorded" if any(ENCODINGS[entry.encoding].decoder for entry in (pair.old, pair.new)) else "none"
 
 
 def model(evidence: ModelEvidence, options: Options) -> Iterator[Finding | Skipped]:
