@@ -21,6 +21,8 @@ MAX_TEXT_NBYTES = 1 << 16
 BUFFER_NBYTES = 1 << 16
 _TOLD = 8
 _LONGEST = 20  # bytes of a key and a varint
+_FIXED_NBYTES = {FIXED32: 4, FIXED64: 8}
+_CUT_OFF = "the bytes end within a varint"
 _MASK = (1 << 64) - 1
 
 Field = tuple[int, int, int, int]
@@ -52,38 +54,33 @@ class Wire:
                 self._fill(position)
             buffer, at = self._buffer, position - self._base
             try:
-                key, at = varint(buffer, at)
-                number, wire = key >> 3, key & 7
-                value, nbytes = 0, 0
-                if wire == VARINT:
-                    place = at
-                    value, at = varint(buffer, at)
-                    nbytes = at - place
+                key, at = (buffer[at], at + 1) if buffer[at] < 0x80 else varint(buffer, at)
+                wire, place = key & 7, at
+                if wire == BYTES:
+                    value, place = (buffer[at], at + 1) if buffer[at] < 0x80 else varint(buffer, at)
+                    end = place + value
+                elif wire == VARINT:
+                    value, end = varint(buffer, at)
+                elif wire in _FIXED_NBYTES:
+                    value = _FIXED_NBYTES[wire]
+                    end = at + value
                 else:
-                    if wire == BYTES:
-                        value, at = varint(buffer, at)
-                    elif wire == FIXED32:
-                        value = 4
-                    elif wire == FIXED64:
-                        value = 8
-                    else:
-                        number = 0
-                    place, nbytes = at, value
-            except ValueError as error:
-                self.fail(str(error), position)
+                    key = 0
+            except (ValueError, IndexError) as error:
+                self.fail(str(error) if isinstance(error, ValueError) else _CUT_OFF, position)
                 return
-            place += self._base
+            number = key >> 3
             if not 0 < number < 1 << 29:
-                self.fail(f"no field begins here (its key would be {key})", position)
+                self.fail("no field begins here", position)
                 return
-            end = place + nbytes
+            place, end = place + self._base, end + self._base
             if end > stop:
                 what = "file" if stop >= self.nbytes else "message"
-                self.fail(f"field {number} claims {nbytes} bytes, its {what} ends {end - stop} bytes before that", position)
+                self.fail(f"field {number} claims {end - place} bytes, its {what} ends {end - stop} bytes before that", position)
                 if wire != BYTES:
                     return
-                value = max(0, stop - place)
-            self.end = position = min(end, stop)
+                value, end = max(0, stop - place), stop
+            self.end = position = end
             yield number, wire, place, value
 
     def read(self, offset: int, nbytes: int) -> bytes:
@@ -148,7 +145,7 @@ def varint(raw: bytes, at: int) -> tuple[int, int]:
                 return value & _MASK, place + 1
             shift += 7
     except IndexError:
-        raise ValueError("the bytes end within a varint") from None
+        raise ValueError(_CUT_OFF) from None
     raise ValueError("a varint of more than 10 bytes")
 
 
