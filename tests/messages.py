@@ -82,3 +82,110 @@ def onnx_node(op: str, inputs: Iterable[str] = (), outputs: Iterable[str] = (), 
 
 def onnx_constant(name: str, value: np.ndarray) -> bytes:
     return onnx_node("Constant", (), [name], more=onnx_attribute("value", field(5, onnx_tensor("", value))))
+
+
+# TensorFlow.
+TF_TYPES = {
+    **{"float32": 1, "float64": 2, "int32": 3, "uint8": 4, "int16": 5, "int8": 6, "complex64": 8, "int64": 9, "bool": 10},
+    **{"bfloat16": 14, "uint16": 17, "complex128": 18, "float16": 19, "uint32": 22, "uint64": 23},
+    **{"float8_e5m2": 24, "float8_e4m3fn": 25, "float8_e4m3fnuz": 26, "float8_e5m2fnuz": 28},
+}
+
+
+def tf_shape(shape: Iterable[int]) -> bytes:
+    """A TensorShapeProto."""
+    return b"".join(field(2, field(1, size)) for size in shape)
+
+
+def tf_tensor(value: np.ndarray, values: bytes | None = None) -> bytes:
+    """A TensorProto with its content, or with `values` instead."""
+    content = field(4, np.ascontiguousarray(value).tobytes()) if values is None else values
+    return field(1, TF_TYPES[value.dtype.name]) + field(2, tf_shape(value.shape)) + content
+
+
+def tf_node(name: str, op: str, attributes: Mapping[str, bytes]) -> bytes:
+    """A NodeDef; `attributes` are AttrValues."""
+    return field(1, name) + field(2, op) + b"".join(field(5, field(1, text) + field(2, v)) for text, v in attributes.items())
+
+
+def tf_const(name: str, tensor: bytes) -> bytes:
+    return tf_node(name, "Const", {"dtype": field(6, 1), "value": field(8, tensor)})
+
+
+def tf_graph(nodes: Iterable[bytes], more: bytes = b"") -> bytes:
+    """A GraphDef with a placeholder and these nodes."""
+    first = tf_node("input", "Placeholder", {"dtype": field(6, 1)})
+    return b"".join(field(1, node) for node in (first, *nodes)) + more
+
+
+def crc32c(raw: bytes) -> int:
+    """Bit by bit."""
+    crc = 0xFFFFFFFF
+    for byte in raw:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+    return crc ^ 0xFFFFFFFF
+
+
+def table_block(items: Iterable[tuple[bytes, bytes]], interval: int = 16) -> bytes:
+    """A LevelDB block: keys shortened by what they share with the one before, whole every `interval` items."""
+    out, restarts, before = bytearray(), [], b""
+    for number, (name, value) in enumerate(items):
+        shared = 0
+        if number % interval == 0:
+            restarts.append(len(out))
+        else:
+            while shared < min(len(name), len(before)) and name[shared] == before[shared]:
+                shared += 1
+        out += varint(shared) + varint(len(name) - shared) + varint(len(value)) + name[shared:] + value
+        before = name
+    tail = [*(restarts or [0]), max(1, len(restarts))]
+    return bytes(out) + b"".join(place.to_bytes(4, "little") for place in tail)
+
+
+def table(items: Mapping[bytes, bytes], per_block: int = 4, kind: int = 0) -> bytes:
+    """A LevelDB table of sorted items, a few a block."""
+    out, places = bytearray(), []
+    ordered = sorted(items.items())
+
+    def add(block: bytes) -> bytes:
+        place = varint(len(out)) + varint(len(block))
+        crc = crc32c(block + bytes([kind]))
+        masked = ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+        out.extend(block + bytes([kind]) + masked.to_bytes(4, "little"))
+        return place
+
+    for start in range(0, len(ordered), per_block):
+        part = ordered[start : start + per_block]
+        places.append((part[-1][0], add(table_block(part))))
+    meta, index = add(table_block([])), add(table_block(places, 1))
+    return bytes(out) + (meta + index).ljust(40, b"\0") + 0xDB4775248B80FB57.to_bytes(8, "little")
+
+
+def tf_entry(value: np.ndarray, shard: int = 0, offset: int = 0, size: int | None = None, more: bytes = b"") -> bytes:
+    """A BundleEntryProto."""
+    nbytes = value.nbytes if size is None else size
+    places = (field(3, shard) if shard else b"") + (field(4, offset) if offset else b"") + field(5, nbytes)
+    return field(1, TF_TYPES[value.dtype.name]) + field(2, tf_shape(value.shape)) + places + more
+
+
+def write_bundle(
+    prefix: Path,
+    tensors: Mapping[str, np.ndarray],
+    shards: int = 1,
+    more: Mapping[bytes, bytes] | None = None,
+    header: bytes = b"",
+) -> Path:
+    """A checkpoint whose tensors go to the data files in turn; `more` entries of the index are taken as they are."""
+    prefix.parent.mkdir(parents=True, exist_ok=True)
+    data, entries = [bytearray() for _ in range(shards)], {b"": field(1, shards) + header}
+    for number, (name, value) in enumerate(tensors.items()):
+        shard = number % shards
+        entries[name.encode()] = tf_entry(value, shard, len(data[shard]))
+        data[shard] += np.ascontiguousarray(value).tobytes()
+    for number, raw in enumerate(data):
+        Path(f"{prefix}.data-{number:05}-of-{shards:05}").write_bytes(raw)
+    path = Path(f"{prefix}.index")
+    path.write_bytes(table(entries | dict(more or {})))
+    return path

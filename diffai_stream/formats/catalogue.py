@@ -83,6 +83,13 @@ FORMATS: tuple[FormatRow, ...] = (
         notes="members of a compressed .npz are inflated as a stream",
     ),
     FormatRow("onnx", "ONNX", (".onnx",), "diffai_stream.formats.onnx", notes="weights in the file or in files beside it"),
+    FormatRow(
+        "tensorflow",
+        "TensorFlow checkpoint, SavedModel, frozen graph",
+        (".index", ".pb"),
+        "diffai_stream.formats.tensorflow",
+        notes="partitioned variables are joined; strings are left out and said",
+    ),
 )
 
 
@@ -91,6 +98,7 @@ def open_checkpoint(path: str) -> Checkpoint:
 
     Raises FormatError when it cannot be read or is of no known format, MissingExtraError when its library is not installed.
     """
+    given, path = path, _index_of_prefix(path)
     status = path_status(path)
     head = b"" if stat.S_ISDIR(status.st_mode) else _read_head(path)
     row = _by_content(path, head)
@@ -101,7 +109,13 @@ def open_checkpoint(path: str) -> Checkpoint:
         checkpoint = row.load().index(path)
     except ImportError as error:
         raise row.missing(error) from error
-    return fold(checkpoint, _directory(path))
+    return fold(checkpoint._replace(path=given), _directory(path))
+
+
+def _index_of_prefix(path: str) -> str:
+    """TensorFlow names a checkpoint by the common beginning of its files, which is no file itself: then its index."""
+    index = f"{path}.index"
+    return index if not os.path.lexists(path) and os.path.isfile(index) else path
 
 
 def _directory(path: str) -> str:
@@ -143,7 +157,10 @@ def _no_weights(path: str) -> FormatError:
     if inside:
         return FormatError(f"no weights at the top of this directory; name one inside it: {listed(inside)}", path=path)
     names = listed([item.name for item in listing], 5)
-    looked = "*.safetensors or pytorch_model*.bin with or without their index, a Hugging Face cache with snapshots/"
+    looked = (
+        "*.safetensors or pytorch_model*.bin with or without their index, a Hugging Face cache with snapshots/, "
+        "saved_model.pb, a TensorFlow checkpoint"
+    )
     return FormatError(f"no weights in this directory (looked for {looked}); it holds {names or 'nothing'}", path=path)
 
 

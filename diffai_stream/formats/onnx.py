@@ -6,7 +6,8 @@ The file is walked, not parsed (`wire.py`): no library loads the model, which wo
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 
 from diffai_stream.errors import FormatError, TensorError
 from diffai_stream.formats.base import Checkpoint, TensorEntry
@@ -14,25 +15,40 @@ from diffai_stream.formats.external_data import DataFiles
 from diffai_stream.formats.inert import collection_paused, open_regular, printable
 from diffai_stream.formats.onnx_graph import Model, read_model
 from diffai_stream.formats.onnx_tensors import Stored, place
-from diffai_stream.formats.wire import BYTES, VARINT, Wire
+from diffai_stream.formats.wire import BYTES, VARINT, Field, Wire
 
-_GRAPH = 7
+_VERSION, _GRAPH = 1, 7
 _SHAPES = {**dict.fromkeys((1, 5), VARINT), **dict.fromkeys((2, 3, 4, 6, 7, 8, 14, 20, 25, 26), BYTES)}
 _FIRST_KEYS = {number << 3 | wire for number, wire in _SHAPES.items() if number < 16}
+_GRAPH_SHAPES = dict.fromkeys((1, 2, 5, 10, 11, 12, 13, 14, 15, 16), BYTES)
 _PROBED_FIELDS = 4096
+_PROBED_GRAPH_FIELDS = 16
 
 
 def probe(path: str, head: bytes) -> bool:
-    """Whether all top-level fields are those of a model, and one of them is its graph."""
+    """Whether the fields are those of a model with a version and a graph, in which the file may be cut off."""
     if not head or head[0] not in _FIRST_KEYS:
         return False
     try:
         with open_regular(path) as (file, stamp):
             wire = Wire(file, stamp.nbytes, path, _PROBED_FIELDS)
-            found = {number: form for number, form, _, _ in wire.fields(0, stamp.nbytes)}
+            found = list(wire.fields(0, stamp.nbytes))
+            last = {field[0]: field for field in found}
+            is_whole = not wire.damage() or (found and found[-1][0] == _GRAPH)
+            is_model = last.keys() >= {_VERSION, _GRAPH} and _fit(found, _SHAPES)
+            return bool(is_whole and is_model and _begins_as_graph(wire, last[_GRAPH]))
     except FormatError:
         return False
-    return _GRAPH in found and found.items() <= _SHAPES.items()
+
+
+def _fit(fields: Iterable[Field], shapes: Mapping[int, int]) -> bool:
+    return all(shapes.get(number) == form for number, form, _, _ in fields)
+
+
+def _begins_as_graph(wire: Wire, graph: Field) -> bool:
+    _, _, offset, nbytes = graph
+    first = list(islice(wire.fields(offset, offset + nbytes), _PROBED_GRAPH_FIELDS))
+    return bool(first or not nbytes) and _fit(first, _GRAPH_SHAPES)
 
 
 def index(path: str) -> Checkpoint:

@@ -1,30 +1,21 @@
-"""Attributes of ONNX nodes, and the small constants that say how a graph computes rather than what it has learned."""
+"""Attributes of ONNX nodes, and the names that exporters make up."""
 
 from __future__ import annotations
 
 import re
 import struct
 from dataclasses import dataclass, field
-from math import isfinite
 
-import numpy as np
-
-from diffai_stream.formats.inert import element_count
-from diffai_stream.formats.onnx_tensors import KINDS, Stored, place
+from diffai_stream.formats.small_constants import Scalar, shown
 from diffai_stream.formats.wire import BYTES, FIXED32, VARINT, Field, Wire, signed
 from diffai_stream.formats.wire_values import Values
-from diffai_stream.storage.extent import Extent
-from diffai_stream.storage.windows import read_window
 
 _NAME, _F, _I, _S, _TENSOR, _GRAPH, _FLOATS, _INTS, _TENSORS, _GRAPHS = 1, 2, 3, 4, 5, 6, 7, 8, 10, 11
 _SPARSE, _SPARSES = 22, 23
-SMALL_NUMEL = 64
-GENERATED = re.compile(r"(?:val|const|constant|cst)_?\d+(?:_\d+)*|onnx::\w+_\d+|_?\d+|.*/Constant(?:_\d+)?_output_0")
-"""Names that exporters make up for what they fold: torch.onnx, its newer exporter, onnxscript."""
-Scalar = str | int | float | bool
-_NUMPY = {"F32": "<f4", "F64": "<f8", "F16": "<f2", "BOOL": "?"} | {
-    f"{kind}{bits}": f"<{kind.lower()}{bits // 8}" for kind in "IU" for bits in (8, 16, 32, 64)
-}
+GENERATED = re.compile(
+    r"(?:val|const|constant|cst)_?\d+(?:_\d+)*|onnx::\w+_\d+|[\w:/]+__\d+|_?\d+|.*/Constant(?:_\d+)?_output_0"
+)
+"""Names that exporters make up for what they fold: torch.onnx, its newer exporter, tf2onnx."""
 
 
 @dataclass
@@ -58,35 +49,7 @@ def read_attribute(wire: Wire, start: int, stop: int) -> Attribute:
         elif number == _I and form == VARINT:
             found.scalar = signed(value)
         elif number == _F and form == FIXED32:
-            found.scalar = _shown(struct.unpack("<f", wire.read(at, 4))[0])
+            found.scalar = shown(struct.unpack("<f", wire.read(at, 4))[0])
         elif number == _S and form == BYTES and value <= 1 << 10:
             found.scalar = wire.text(at, value)
     return found
-
-
-def small_constant(wire: Wire, tensor: Stored) -> Scalar | None:
-    """The value of a single number, or of a short list of integers as text: shapes, axes, factors. None for what is weights.
-
-    Raises ValueError or TensorError when it is one but damaged.
-    """
-    encoding = KINDS[tensor.kind].encoding if tensor.kind in KINDS else ""
-    dtype = _NUMPY.get(encoding)
-    if dtype is None or tensor.external is not None or len(tensor.dims) > 1 or (tensor.dims and encoding[0] not in "IUB"):
-        return None
-    if element_count(tensor.dims) > SMALL_NUMEL:
-        return None
-    extents = place(tensor, wire.path, None).extents
-    raw = b"".join(_bytes(wire, extent) for extent in extents)
-    values = np.frombuffer(raw, dtype).tolist()
-    return str(values) if tensor.dims else _shown(values[0])
-
-
-def _bytes(wire: Wire, extent: Extent) -> bytes:
-    if extent.codec:
-        return read_window(extent, 0, extent.nbytes, None).tobytes()
-    return wire.read(extent.offset, extent.nbytes)
-
-
-def _shown(value: Scalar) -> Scalar:
-    """The value; as text where JSON has no number for it."""
-    return value if not isinstance(value, float) or isfinite(value) else str(value)

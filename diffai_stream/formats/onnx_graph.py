@@ -12,8 +12,9 @@ from typing import NamedTuple
 
 from diffai_stream.errors import CheckpointError, FormatError, TensorError
 from diffai_stream.formats.inert import Notes, printable
-from diffai_stream.formats.onnx_attributes import GENERATED, Attribute, Scalar, read_attribute, small_constant
-from diffai_stream.formats.onnx_tensors import FLOAT, INT64, Stored, read_pair, read_tensor
+from diffai_stream.formats.onnx_attributes import GENERATED, Attribute, read_attribute
+from diffai_stream.formats.onnx_tensors import FLOAT, INT64, Stored, place, read_pair, read_tensor
+from diffai_stream.formats.small_constants import Scalar, small_constant
 from diffai_stream.formats.wire import BYTES, MAX_DEPTH, Field, Wire
 from diffai_stream.formats.wire_values import Values
 
@@ -142,7 +143,7 @@ class _Reader:
         try:
             found = read_tensor(self.wire, start, stop)
             found = found._replace(name=name or found.name, scope=scope)
-            small = small_constant(self.wire, found) if is_constant or GENERATED.fullmatch(found.name) else None
+            small = self._small(found) if is_constant or GENERATED.fullmatch(found.name) else None
         except (ValueError, TensorError) as error:
             self._fail(name, str(error), start)
             return
@@ -162,6 +163,11 @@ class _Reader:
         self.model.notes.add(
             "sparse_tensor", f"{name!r} is sparse: its values and its indices are compared by themselves", name
         )
+
+    def _small(self, found: Stored) -> Scalar | None:
+        if found.is_text or found.external is not None:
+            return None
+        return small_constant(self.wire, place(found, self.wire.path, None))
 
     def _attribute(self, found: Field, title: str) -> Attribute:
         try:

@@ -76,7 +76,9 @@ class Wire:
             place, end = place + self._base, end + self._base
             if end > stop:
                 what = "file" if stop >= self.nbytes else "message"
-                self.fail(f"field {number} claims {end - place} bytes, its {what} ends {end - stop} bytes before that", position)
+                self.fail(
+                    f"field {number} claims {end - place} bytes, its {what} ends {end - stop} bytes before that", position
+                )
                 if wire != BYTES:
                     return
                 value, end = max(0, stop - place), stop

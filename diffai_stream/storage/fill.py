@@ -1,4 +1,7 @@
-"""One number over and over: the codec `fill:<itemsize>:<codec below>`, of zeros when `itemsize` is 0."""
+"""One number over and over: the codec `fill:<nbytes>:<itemsize>:<codec below>`.
+
+The last `itemsize` bytes of an extent of `nbytes` decoded bytes are repeated; zeros where `itemsize` is 0.
+"""
 
 from __future__ import annotations
 
@@ -9,17 +12,18 @@ from diffai_stream.storage.extent import Extent
 from diffai_stream.storage.windows import read_window
 
 
-def filled(item: Extent, nbytes: int) -> Extent:
-    """The extent of `nbytes` bytes that repeats the bytes of `item`; zeros when that is empty."""
-    return item._replace(nbytes=nbytes, codec=f"fill:{item.nbytes}:{item.codec}")
+def filled(below: Extent, itemsize: int, nbytes: int) -> Extent:
+    """The extent of `nbytes` bytes that repeats the last item of another one; zeros when that holds none."""
+    size = itemsize if below.nbytes else 0
+    return below._replace(nbytes=nbytes, codec=f"fill:{below.nbytes}:{size}:{below.codec}")
 
 
 def read_extent(extent: Extent, start: int, stop: int) -> NDArray[np.uint8]:
     """Bytes [start, stop) of the repeated item. Raises what reading the item raises."""
-    _, size, codec = extent.codec.split(":", 2)
-    itemsize = int(size)
+    _, below_nbytes, size, codec = extent.codec.split(":", 3)
+    nbytes, itemsize = int(below_nbytes), int(size)
     if itemsize == 0:
         return np.zeros(stop - start, np.uint8)
-    item = read_window(extent._replace(nbytes=itemsize, codec=codec), 0, itemsize, None)
+    item = read_window(extent._replace(nbytes=nbytes, codec=codec), nbytes - itemsize, nbytes, None)
     lead = start % itemsize
     return np.tile(item, -(-(stop - start + lead) // itemsize))[lead : lead + stop - start]

@@ -120,7 +120,7 @@ def test_graphs_in_graphs(tmp_path, depth):
         outer = key(1, 2) + varint(len(head) + len(node) + len(attribute) + graph_nbytes)
         pieces.append(outer + head + node + attribute)
         graph_nbytes += len(pieces[-1])
-    raw = key(7, 2) + varint(graph_nbytes) + b"".join(reversed(pieces)) + b"".join(tail)
+    raw = field(1, 8) + key(7, 2) + varint(graph_nbytes) + b"".join(reversed(pieces)) + b"".join(tail)
     found = open_checkpoint(str(write_onnx(tmp_path / "m.onnx", raw)))
     if depth <= MAX_DEPTH:
         assert names(found) == {"deepest": (3, 4)}

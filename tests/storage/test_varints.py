@@ -93,11 +93,11 @@ def test_records_with_keys(tmp_path):
 
 
 def test_one_number_repeated(tmp_path):
-    (tmp_path / "x").write_bytes(b"odd\x01\x02\x03\x04" + varint(300))
+    (tmp_path / "x").write_bytes(b"odd!\x01\x02\x03\x04" + varint(7) + varint(300))
     meant = bytes([1, 2, 3, 4] * 5)
-    extent = filled(Extent(str(tmp_path / "x"), 3, 4), 20)
+    extent = filled(Extent(str(tmp_path / "x"), 0, 8), 4, 20)
     for start, stop in ((0, 20), (3, 9), (19, 20), (4, 4)):
         assert read_window(extent, start, stop, None).tobytes() == meant[start:stop]
-    below = filled(packed(str(tmp_path / "x"), 7, 2, "u2", 2), 2**40)
+    below = filled(packed(str(tmp_path / "x"), 8, 3, "u2", 4), 2, 2**40)
     assert read_window(below, 2**40 - 4, 2**40, None).view(np.uint16).tolist() == [300, 300]
-    assert not read_window(filled(Extent(str(tmp_path / "x"), 3, 0), 100), 50, 100, None).any()
+    assert not read_window(filled(Extent(str(tmp_path / "x"), 3, 0), 4, 100), 50, 100, None).any()
