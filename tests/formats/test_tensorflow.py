@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from importlib.util import find_spec
 from pathlib import Path
 
 import ml_dtypes
@@ -345,3 +346,28 @@ def test_other_tables_are_told(tmp_path):
     (tmp_path / "x.index").write_bytes(table({b"a": b"b"}))
     with pytest.raises(FormatError, match="without a header"):
         open_checkpoint(str(tmp_path / "x.index"))
+
+
+MODELS = Path(find_spec("basic_pitch").origin).parent / "saved_models" / "icassp_2022" if find_spec("basic_pitch") else None
+SAME = {  # by name in the SavedModel: the name in the ONNX model that tf2onnx made of it
+    "layer_with_weights-3/kernel": "const_fold_opt__710",
+    "layer_with_weights-4/kernel": "const_fold_opt__738",
+    "layer_with_weights-7/kernel": "const_fold_opt__702",
+    "layer_with_weights-8/kernel": "const_fold_opt__680",
+    "Const": "const_fold_opt__655",
+    "Const_1": "const_fold_opt__664",
+}
+
+
+@pytest.mark.skipif(MODELS is None, reason="basic-pitch is not installed")
+def test_a_real_saved_model_has_the_weights_of_its_onnx_export():
+    """Kernels are [height, width, in, out] in TensorFlow and [out, in, height, width] in ONNX."""
+    saved, exported = (open_checkpoint(str(MODELS / name)) for name in ("nmp", "nmp.onnx"))
+    assert saved.errors == exported.errors == ()
+    assert [sum(entry.part == part for entry in saved.tensors) for part in ("weights", "optimizer")] == [27, 36]
+    assert saved.hyperparameters["optimizer.iter"] == 17900
+    for name, other in SAME.items():
+        (old,), (new,) = ([one for one in side.tensors if one.name == key] for side, key in ((saved, name), (exported, other)))
+        kernel = np.frombuffer(read_extents(old), np.float32).reshape(old.shape)
+        turned = kernel.transpose(3, 2, 0, 1) if kernel.ndim == 4 else kernel
+        np.testing.assert_array_equal(turned.reshape(-1), np.frombuffer(read_extents(new), np.float32))
