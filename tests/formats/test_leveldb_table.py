@@ -6,7 +6,7 @@ import io
 import os
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diffai_stream.errors import FormatError
@@ -23,11 +23,13 @@ def read(raw: bytes) -> dict[bytes, bytes]:
         return {item.key: raw[item.offset : item.offset + item.nbytes] for item in Table(file, len(raw), "table").items()}
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.binary(max_size=30), st.binary(max_size=60), max_size=40), st.integers(1, 50))
 def test_what_is_written_is_found(items, per_block):
     assert read(table(items, per_block)) == items
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_checksums(raw):
     assert crc32c(raw) == messages.crc32c(raw)
@@ -41,6 +43,7 @@ ITEMS = {b"": b"\x08\x01", **{f"layer/{number}".encode(): bytes([number] * 5) fo
 RAW = table(ITEMS)
 
 
+@settings(deadline=None)
 @given(st.integers(0, len(RAW) - 1), st.integers(0, 255))
 def test_one_byte_changed_is_told_or_harmless(at, byte):
     changed = RAW[:at] + bytes([byte]) + RAW[at + 1 :]
@@ -51,6 +54,7 @@ def test_one_byte_changed_is_told_or_harmless(at, byte):
     assert found == ITEMS
 
 
+@settings(deadline=None)
 @given(st.integers(0, len(RAW) - 1))
 def test_every_truncation_is_told(nbytes):
     with pytest.raises(FormatError):

@@ -7,7 +7,7 @@ import os
 from contextlib import contextmanager
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diffai_stream.formats.wire import BUFFER_NBYTES, BYTES, FIXED32, FIXED64, MAX_TEXT_NBYTES, VARINT, Wire, signed, varint
@@ -42,6 +42,7 @@ def encoded(number, wire, value):
     return key(number, wire) + value
 
 
+@settings(deadline=None)
 @given(st.lists(fields, max_size=40))
 def test_what_is_written_is_found(written):
     raw = b"".join(encoded(*one) for one in written)
@@ -52,6 +53,7 @@ def test_what_is_written_is_found(written):
         assert value == meant if wire == VARINT else raw[at : at + value] == meant
 
 
+@settings(deadline=None)
 @given(st.integers(-(2**63), 2**63 - 1))
 def test_varints_both_ways(number):
     raw = messages.varint(number)
@@ -59,6 +61,7 @@ def test_varints_both_ways(number):
     assert (signed(value), end) == (number, len(raw))
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_any_bytes_are_walked_to_an_end(raw):
     found, damage = walked(raw)

@@ -6,7 +6,7 @@ import os
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diffai_stream.errors import TensorError
@@ -31,6 +31,7 @@ def stored(folder, values, dtype, step=1, before=b""):
     return packed(str(folder / "x"), 4, len(raw), dtype, nbytes, step)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 2**64 - 1), max_size=50))
 def test_decoding(numbers):
     raw = np.frombuffer(b"".join(map(varint, numbers)), np.uint8)
