@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 from diffai_stream.analyses import unsafe_pickle
-from diffai_stream.analyses.base import Digest, Finding, ModelEvidence, functions
-from diffai_stream.analyses.evidence import States, digest_of, evidence_of, pair_columns
+from diffai_stream.analyses.base import Analysis, Digest, Evidence, Finding, ModelEvidence, Skipped, Table, functions
+from diffai_stream.analyses.evidence import States, digests_of, table_of
 from diffai_stream.analyses.layers import Layers
 from diffai_stream.engine.executors import run
 from diffai_stream.engine.reduce import Outcome, Reducer
@@ -27,6 +27,8 @@ from diffai_stream.report.progress import NoProgress, Progress, peak_memory_nbyt
 from diffai_stream.report.records import Record
 from diffai_stream.session import Session, prepare
 from diffai_stream.verdict import Tally
+
+TABLE_ROWS = 256  # tensors judged and told together, at most
 
 
 def compare(
@@ -74,13 +76,14 @@ class Run:
     def __init__(self, session: Session, progress: Progress, inspecting: bool = False) -> None:
         self.session, self.options, self.progress, self.inspecting = session, session.options, progress, inspecting
         self.composer = Composer(session.run_id())
-        self.tally, self.layers = Tally(), Layers(filter(_is_weight, session.pairs))
+        self.tally, self.layers = Tally(), Layers(session.pairs)
         self.digests: list[Digest] = []
         self.model = ModelEvidence(self.digests, {})
         self.held: list[dict[str, Any]] = []
         self.states: dict[int, States] = {}
         self.failed: dict[int, DiffaiError] = {}
         self.next_pair = 0
+        self.reads_identical = self.options.include_unchanged or "anomaly" in self.options.analyses
         self.read_nbytes = 0
         analyses = [row for row in session.analyses if not inspecting or (row.one_sided and self.options.stats)]
         self.functions = {scope: functions(analyses, scope) for scope in ("tensor", "layer", "model")}
@@ -129,60 +132,81 @@ class Run:
         try:
             for batch in results:
                 self.read_nbytes += batch.nbytes
-                for outcome in reducer.take(batch):
-                    self._take(outcome)
-                    self.progress.advance(0, outcome.piece.name)
-                    yield from self._ready()
-                self.progress.advance(batch.nbytes, "")
+                name = self._take(reducer.take(batch))
+                yield from self._ready()
+                self.progress.advance(batch.nbytes, name)
         finally:
             close = getattr(results, "close", None)
             if close:
                 close()
         yield from self._ready()
 
-    def _take(self, outcome: Outcome) -> None:
-        pair = outcome.piece.pair
-        if outcome.states is not None:
-            self.states.setdefault(pair, {})[outcome.piece.side] = outcome.states
-        elif outcome.error is not None:
-            self.failed.setdefault(pair, outcome.error)
+    def _take(self, outcomes: Iterable[Outcome]) -> str:
+        """Note what tensors came to; the name of the last."""
+        name = ""
+        for piece, states, error in outcomes:
+            name = piece.name
+            if states is not None:
+                self.states.setdefault(piece.pair, {})[piece.side] = states
+            elif error is not None:
+                self.failed.setdefault(piece.pair, error)
+        return name
 
     def _ready(self) -> Iterator[Record]:
-        """Records of the pairs that are complete, in plan order."""
+        """Records of the pairs that are complete, in plan order, some at a time."""
         pairs = self.session.pairs
         while self.next_pair < len(pairs):
-            pair = pairs[self.next_pair]
-            expected = sides_of(pair, self._reads_identical()) if pair.index not in self.failed else []
-            if any(side not in self.states.get(pair.index, {}) for side, _, _ in expected):
+            first = self.next_pair
+            while self.next_pair < min(first + TABLE_ROWS, len(pairs)) and self._is_complete(pairs[self.next_pair]):
+                self.next_pair += 1
+            if self.next_pair == first:
                 return
-            self.next_pair += 1
-            yield from self._pair(pair)
-            evidence = self.layers.settle(pair, self.options) if _is_weight(pair) else None
-            if evidence is not None:
-                yield from self._findings("layer", evidence)
+            yield from self._pairs(pairs[first : self.next_pair])
 
-    def _reads_identical(self) -> bool:
-        return self.options.include_unchanged or "anomaly" in self.options.analyses
+    def _is_complete(self, pair: TensorPair) -> bool:
+        if pair.index in self.failed:
+            return True
+        states = self.states.get(pair.index, {})
+        return all(side in states for side, _, _ in sides_of(pair, self.reads_identical))
 
-    def _pair(self, pair: TensorPair) -> Iterator[Record]:
-        states = self.states.pop(pair.index, {})
-        error = self.failed.pop(pair.index, None)
-        if error is not None:
-            self.tally.error()
-            self.tally.failed_tensor()
-            yield self.composer.error(error)
-            return
-        evidence = evidence_of(pair, states, self.options)
-        if self.inspecting:
-            evidence = evidence._replace(status="unchanged")
-        digest = digest_of(evidence)
-        if _is_weight(pair):
+    def _pairs(self, pairs: Sequence[TensorPair]) -> Iterator[Record]:
+        """The records of complete pairs, each with its findings and those of the layer it completes."""
+        errors = {pair.index: self.failed.pop(pair.index) for pair in pairs if pair.index in self.failed}
+        read = [pair for pair in pairs if pair.index not in errors]
+        table = table_of(read, [self.states.pop(pair.index, {}) for pair in read], self.options, self.inspecting)
+        digests = digests_of(table)
+        layers = self.layers.take(pairs, table, digests, self.options)
+        found = self._judged(table)
+        row = 0
+        for pair in pairs:
+            if pair.index in errors:
+                self.states.pop(pair.index, None)
+                self.tally.error()
+                self.tally.failed_tensor()
+                yield self.composer.error(errors[pair.index])
+            else:
+                yield from self._tensor(table.evidence[row], digests[row], found.get(row, ()))
+                row += 1
+            if pair.index in layers:
+                for analysis, function in self.functions["layer"]:
+                    yield from self._told(analysis, "layer", function(layers[pair.index], self.options))
+
+    def _judged(self, table: Table) -> dict[int, list[tuple[Analysis, Finding | Skipped]]]:
+        """The findings about the tensors of a table, by their place."""
+        found: dict[int, list[tuple[Analysis, Finding | Skipped]]] = {}
+        for analysis, function in self.functions["tensor"]:
+            for row, finding in function(table, self.options):
+                found.setdefault(row, []).append((analysis, finding))
+        return found
+
+    def _tensor(
+        self, evidence: Evidence, digest: Digest, found: Iterable[tuple[Analysis, Finding | Skipped]]
+    ) -> Iterator[Record]:
+        pair = evidence.pair
+        if pair.part == WEIGHTS:
             self.digests.append(digest)
-            self.layers.add(evidence, digest, states)
-        both = states.get("both")
-        tolerated = both is not None and digest.status != "changed" and pair_columns(both)["unequal"] > 0
-        if _is_weight(pair) or self.options.compare_gradients:
-            self.tally.tensor(pair, digest, tolerated)
+        if pair.part == WEIGHTS or self.options.compare_gradients:
+            self.tally.tensor(evidence, digest)
         else:
             self.tally.state(digest)
         if self.inspecting or self.options.include_unchanged or digest.status != "unchanged" or pair.match != "exact":
@@ -191,24 +215,24 @@ class Run:
                 self.held.append(fields)
             else:
                 yield self.composer.record("tensor", fields)
-        if evidence.is_read:
-            yield from self._findings("tensor", evidence)
+        for analysis, finding in found:
+            yield from self._told(analysis, "tensor", (finding,))
 
-    def _findings(self, scope: str, evidence: Any) -> Iterator[Record]:
-        for analysis, function in self.functions[scope]:
-            for found in function(evidence, self.options):
-                if isinstance(found, Finding):
-                    self.tally.finding(found)
-                    if analysis.ranks_tensors and scope == "tensor":
-                        self.model.findings.setdefault(analysis.name, []).append(found)
-                yield self.composer.finding(analysis.name, found)
+    def _told(self, analysis: Analysis, scope: str, findings: Iterable[Finding | Skipped]) -> Iterator[Record]:
+        for found in findings:
+            if isinstance(found, Finding):
+                self.tally.finding(found)
+                if analysis.ranks_tensors and scope == "tensor":
+                    self.model.findings.setdefault(analysis.name, []).append(found)
+            yield self.composer.finding(analysis.name, found)
 
     def _after(self) -> Iterator[Record]:
         """What ranks or sums over the whole model."""
         self.held.sort(key=_magnitude)
         for fields in self.held:
             yield self.composer.record("tensor", fields)
-        yield from self._findings("model", self.model)
+        for analysis, function in self.functions["model"]:
+            yield from self._told(analysis, "model", function(self.model, self.options))
 
     def _summary(self) -> Record:
         session = self.session
@@ -221,10 +245,6 @@ class Run:
                 "peak_memory_nbytes": peak_memory_nbytes(),
             },
         )
-
-
-def _is_weight(pair: TensorPair) -> bool:
-    return pair.part == WEIGHTS
 
 
 def _magnitude(fields: dict[str, Any]) -> tuple[float, str]:

@@ -8,17 +8,19 @@ from dataclasses import dataclass, field
 from math import sqrt
 from typing import Any
 
-from diffai_stream.analyses.base import Digest, Finding
+from diffai_stream.analyses.base import Digest, Evidence, Finding
 from diffai_stream.errors import UsageError
 from diffai_stream.formats.base import Checkpoint, TensorEntry
 from diffai_stream.options import Options
 from diffai_stream.plan.pairs import TensorPair
 from diffai_stream.plan.parts import changed_settings, differs_in_state, parameter_count
 from diffai_stream.statistics.describe import finite, total
+from diffai_stream.statistics.layout import View, column
 
 STATUSES = ("unchanged", "changed", "added", "removed", "renamed", "reshaped", "retyped", "error")
 DIFFERENCES = ("container", "sharding", "names", "encoding", "layout", "metadata", "optimizer_state")
 FAIL_ON = ("different", "warning", "critical")
+UNEQUAL = column(View.PAIR, "unequal")
 SUCCESS, DIFFERENT, TROUBLE, INTERRUPTED = 0, 1, 2, 130
 
 
@@ -73,8 +75,9 @@ class Tally:
         if digest.status != "unchanged":
             self.differs_in.add("optimizer_state")
 
-    def tensor(self, pair: TensorPair, digest: Digest, tolerated: bool) -> None:
+    def tensor(self, evidence: Evidence, digest: Digest) -> None:
         """Note a finished tensor."""
+        pair = evidence.pair
         self.counts[digest.status] += 1
         if pair.match != "exact":
             self.counts["renamed"] += 1
@@ -84,7 +87,7 @@ class Tally:
             self.differs_in.add("layout")
         if pair.old is not None and pair.new is not None and pair.old.encoding != pair.new.encoding:
             self.differs_in.add("encoding")
-        self.tolerated |= tolerated
+        self.tolerated |= digest.status != "changed" and evidence.row[UNEQUAL] > 0
         self.changed_parameters += digest.changed_count
         self.old_squares.append(digest.old_squares)
         self.delta_squares.append(digest.delta_squares)

@@ -8,14 +8,18 @@ from math import log, prod
 from statistics import median
 from typing import Any
 
-from diffai_stream.analyses.base import Digest, Evidence, Finding, Findings, ModelEvidence
+import numpy as np
+from numpy.typing import NDArray
+
+from diffai_stream.analyses.base import Digest, Finding, ModelEvidence, PlacedFindings, Table
 from diffai_stream.analyses.quantization import extra
 from diffai_stream.encodings.catalogue import ENCODINGS
+from diffai_stream.formats.base import TensorEntry
 from diffai_stream.options import Options
-from diffai_stream.plan.chunks import real_shape
 from diffai_stream.plan.naming import natural_key
 from diffai_stream.plan.parts import WEIGHTS
-from diffai_stream.statistics.describe import excess_kurtosis
+from diffai_stream.statistics.describe import excess_kurtosis, field, nonfinite_count, numels
+from diffai_stream.statistics.finishing import LAWS
 from diffai_stream.statistics.layout import View
 
 SEVERITY = {
@@ -39,9 +43,13 @@ OFFSET_RATIO = 0.01
 ROBUST_Z, MEDIAN_RATIO, NEIGHBOUR_RATIO, MIN_DEPTH = 5.0, 2.0, 10.0, 4
 MAD_TO_SIGMA = 1.4826  # of a normal law
 DUPLICATE_MIN_NUMEL = 1 << 12
+STATE_KINDS = ("nonfinite",)  # of optimizer state, averages and gradients only what is broken for certain
 _BLOCK = re.compile(r"\.\d+$")
 
+SIDES = (View.OLD, View.NEW)
+
 Judged = tuple[float | None, float | None, int | None, str | None]  # value, threshold, count, detail
+Verdicts = Iterator[tuple[int, Judged]]  # with the place of their tensor in the table
 
 
 def needs(pair: Any, options: Options) -> tuple[Any, ...]:
@@ -55,19 +63,19 @@ def needs(pair: Any, options: Options) -> tuple[Any, ...]:
     return (RowSums(), *hashes)
 
 
-def tensor(evidence: Evidence, options: Options) -> Findings:
-    """The kinds that one tensor alone shows."""
-    sides = {side: stats for side in ("old", "new") if (stats := evidence.stats[side]) is not None}
-    is_weight = evidence.pair.part == WEIGHTS
-    for kind, judge in SIDE_RULES.items() if is_weight else STATE_RULES.items():
-        judged = {side: found for side, stats in sides.items() if (found := judge(evidence, side, stats)) is not None}
-        if judged:
-            side = "both" if len(judged) == 2 else next(iter(judged))
-            entry = evidence.pair.old or evidence.pair.new
-            yield _finding(kind, evidence.pair.name, side, judged.get("new") or judged["old"], entry)
-    offset = _constant_offset(evidence) if is_weight else None
-    if offset is not None:
-        yield _finding("constant_offset", evidence.pair.name, None, offset)
+def tensor(table: Table, options: Options) -> PlacedFindings:
+    """The kinds that one tensor alone shows, by the columns of many: only tensors that trip a rule cost anything."""
+    weights = [evidence.pair.part == WEIGHTS for evidence in table.evidence]
+    for kind, rule in SIDE_RULES.items():
+        judged_here = table.measured & np.array([[is_weight or kind in STATE_KINDS] for is_weight in weights])
+        old, new = ({place: judged for place, judged in rule(table, view) if judged_here[place, view]} for view in SIDES)
+        for place in sorted(old.keys() | new.keys()):
+            side = "both" if place in old and place in new else "new" if place in new else "old"
+            pair = table.evidence[place].pair
+            yield place, _finding(kind, pair.name, side, new.get(place) or old[place], pair.old or pair.new)
+    for place, offset in _constant_offset(table):
+        if weights[place]:
+            yield place, _finding("constant_offset", table.evidence[place].pair.name, None, offset)
 
 
 def model(evidence: ModelEvidence, options: Options) -> Iterator[Finding]:
@@ -89,71 +97,81 @@ def _finding(kind: str, subject: str, side: str | None, judged: Judged, entry: A
 # --- one tensor, one side ---------------------------------------------------------------------------------------------
 
 
-def _real_numel(evidence: Evidence, side: str) -> int:
-    """Real numbers of a side: a complex element counts twice, as in the figures."""
-    return prod(real_shape(getattr(evidence.pair, side)))
+def _tripped(condition: NDArray[np.bool_]) -> list[int]:
+    return np.flatnonzero(condition).tolist()
 
 
-def _nonfinite(evidence: Evidence, side: str, stats: dict[str, Any]) -> Judged | None:
-    count = stats["nan_count"] + stats["posinf_count"] + stats["neginf_count"]
-    detail = f"{stats['nan_count']} NaN, {stats['posinf_count']} +Inf, {stats['neginf_count']} -Inf"
-    return (None, 0.0, count, detail) if count else None
+def _entry(table: Table, place: int, view: View) -> TensorEntry:
+    pair = table.evidence[place].pair
+    entry: TensorEntry = pair.new if view == View.NEW and pair.new is not None else pair.old
+    return entry
 
 
-def _constant(evidence: Evidence, side: str, stats: dict[str, Any]) -> Judged | None:
-    numel = _real_numel(evidence, side)
-    same = numel > 1 and stats["min"] is not None and stats["min"] == stats["max"] != 0
-    finite = not (stats["nan_count"] or stats["posinf_count"] or stats["neginf_count"])
-    return (stats["min"], None, numel, "every element is this value") if same and finite else None
+def _nonfinite(table: Table, view: View) -> Verdicts:
+    counts = nonfinite_count(table.rows, view)
+    for place in _tripped(counts > 0):
+        nan, posinf, neginf = (int(field(table.rows, view, name)[place]) for name in ("nan", "posinf", "neginf"))
+        yield place, (None, 0.0, int(counts[place]), f"{nan} NaN, {posinf} +Inf, {neginf} -Inf")
 
 
-def _all_zero(evidence: Evidence, side: str, stats: dict[str, Any]) -> Judged | None:
-    numel = _real_numel(evidence, side)
-    return (0.0, None, numel, None) if numel > 1 and stats["zero_count"] >= numel else None
+def _constant(table: Table, view: View) -> Verdicts:
+    low, n = field(table.rows, view, "min"), field(table.rows, view, "n")
+    same = (low == field(table.rows, view, "max")) & (low != 0)
+    for place in _tripped(same & (n > 1) & (nonfinite_count(table.rows, view) == 0)):
+        yield place, (float(low[place]), None, int(n[place]), "every element is this value")
 
 
-def _heavy_tail(evidence: Evidence, side: str, stats: dict[str, Any]) -> Judged | None:
-    entry = getattr(evidence.pair, side)
-    row = evidence.row[side] if isinstance(evidence.row, dict) else evidence.row
-    if row is None or entry.numel < HEAVY_TAIL_MIN_NUMEL or ENCODINGS[entry.encoding].family != "float":
-        return None
-    kurtosis = excess_kurtosis(row, View[side.upper()])
-    return (kurtosis, HEAVY_TAIL, None, "excess kurtosis") if kurtosis is not None and kurtosis > HEAVY_TAIL else None
+def _all_zero(table: Table, view: View) -> Verdicts:
+    numel = numels(table.rows, view)
+    for place in _tripped((numel > 1) & (field(table.rows, view, "zero") >= numel)):
+        yield place, (0.0, None, int(numel[place]), None)
 
 
-def _saturated(evidence: Evidence, side: str, stats: dict[str, Any]) -> Judged | None:
-    codes, entry = evidence.columns.get("codes"), getattr(evidence.pair, side)
-    ratio = codes[int(side == "new")][1] if codes is not None else None
-    if ratio is None or ENCODINGS[entry.encoding].family == "bool":
-        return None
-    count, numel = round(ratio * _real_numel(evidence, side)), _real_numel(evidence, side)
-    rows = prod(entry.shape[:-1])  # a scale by the row's largest value puts one code of each row at the limit
-    if count - rows <= SATURATED_RATIO * numel:
-        return None
-    return ratio, SATURATED_RATIO, count, f"codes at the limits of {entry.encoding}"
+def _heavy_tail(table: Table, view: View) -> Verdicts:
+    kurtosis = excess_kurtosis(table.rows, view)
+    for place in _tripped((kurtosis > HEAVY_TAIL) & np.isfinite(kurtosis)):
+        entry = _entry(table, place, view)
+        if entry.numel >= HEAVY_TAIL_MIN_NUMEL and ENCODINGS[entry.encoding].family == "float":
+            yield place, (float(kurtosis[place]), HEAVY_TAIL, None, "excess kurtosis")
 
 
-def _untrained(evidence: Evidence, side: str, stats: dict[str, Any]) -> Judged | None:
-    laws = evidence.columns.get("laws")
-    law = laws[int(side == "new")] if laws is not None else None
-    if law is None or law[1] >= UNTRAINED_KS:
-        return None
-    return law[1], UNTRAINED_KS, None, f"Kolmogorov-Smirnov distance to {law[0]}, an initial law"
+def _saturated(table: Table, view: View) -> Verdicts:
+    if "codes" not in table.columns:
+        return
+    ratios, numel = table.columns["codes"][:, view, 1], numels(table.rows, view)
+    for place in _tripped(ratios > SATURATED_RATIO):
+        entry, ratio = _entry(table, place, view), float(ratios[place])
+        count, rows = round(ratio * int(numel[place])), prod(entry.shape[:-1])
+        # a scale by the row's largest value puts one code of each row at the limit
+        if ENCODINGS[entry.encoding].family != "bool" and count - rows > SATURATED_RATIO * int(numel[place]):
+            yield place, (ratio, SATURATED_RATIO, count, f"codes at the limits of {entry.encoding}")
 
 
-def _dead_rows(evidence: Evidence, side: str, stats: dict[str, Any]) -> Judged | None:
-    rows = extra(evidence, "RowSums")
-    if rows is None:
-        return None
-    from diffai_stream.statistics.row_sums import DEAD_RATIO, dead_rows
-
-    dead = dead_rows(rows["rows"], View[side.upper()])
-    count = len(dead)
-    shown = ", ".join(map(str, dead[:8])) + (", ..." if count > 8 else "")
-    return (None, DEAD_RATIO, count, f"rows with a norm below {DEAD_RATIO:g} of the median: {shown}") if count else None
+def _untrained(table: Table, view: View) -> Verdicts:
+    if "laws" not in table.columns:
+        return
+    laws = table.columns["laws"][:, view]
+    for place in _tripped(laws[:, 1] < UNTRAINED_KS):
+        number, distance = laws[place].tolist()
+        detail = f"Kolmogorov-Smirnov distance to {LAWS[int(number)]}, an initial law"
+        yield place, (distance, UNTRAINED_KS, None, detail)
 
 
-SIDE_RULES: dict[str, Callable[[Evidence, str, dict[str, Any]], Judged | None]] = {
+def _dead_rows(table: Table, view: View) -> Verdicts:
+    for place, evidence in enumerate(table.evidence):
+        rows = extra(evidence, "RowSums")
+        if rows is None:
+            continue
+        from diffai_stream.statistics.row_sums import DEAD_RATIO, dead_rows
+
+        dead = dead_rows(rows["rows"], view)
+        if len(dead):
+            shown = ", ".join(map(str, dead[:8])) + (", ..." if len(dead) > 8 else "")
+            detail = f"rows with a norm below {DEAD_RATIO:g} of the median: {shown}"
+            yield place, (None, DEAD_RATIO, len(dead), detail)
+
+
+SIDE_RULES: dict[str, Callable[[Table, View], Verdicts]] = {
     "nonfinite": _nonfinite,
     "constant": _constant,
     "all_zero": _all_zero,
@@ -162,18 +180,16 @@ SIDE_RULES: dict[str, Callable[[Evidence, str, dict[str, Any]], Judged | None]] 
     "untrained": _untrained,
     "dead_rows": _dead_rows,
 }
-STATE_RULES = {"nonfinite": _nonfinite}
-"""Of optimizer state, averages and gradients only what is broken for certain."""
 
 
-def _constant_offset(evidence: Evidence) -> Judged | None:
-    delta = evidence.stats["delta"]
-    if delta is None or delta["mean"] is None or delta["mean"] == 0 or prod(evidence.pair.old.shape) < 2:
-        return None
-    ratio = delta["std"] / abs(delta["mean"]) if delta["std"] is not None else None
-    if ratio is None or ratio >= OFFSET_RATIO:
-        return None
-    return ratio, OFFSET_RATIO, None, f"every element moved by about {delta['mean']:.6g} (std over |mean| of the delta)"
+def _constant_offset(table: Table) -> Verdicts:
+    n, mean, m2 = (field(table.rows, View.DELTA, name) for name in ("n", "mean", "m2"))
+    with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
+        ratio = np.sqrt(m2 / n) / np.abs(mean)
+    for place in _tripped((ratio < OFFSET_RATIO) & np.isfinite(mean)):
+        if table.evidence[place].pair.old.numel > 1:
+            detail = f"every element moved by about {float(mean[place]):.6g} (std over |mean| of the delta)"
+            yield place, (float(ratio[place]), OFFSET_RATIO, None, detail)
 
 
 # --- over depth -------------------------------------------------------------------------------------------------------

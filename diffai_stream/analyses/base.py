@@ -33,16 +33,18 @@ class Skipped(NamedTuple):
 
 
 Findings = Iterable[Finding | Skipped]
+PlacedFindings = Iterable[tuple[int, Finding | Skipped]]  # with the place of their tensor in the table
 
 
 @dataclass(frozen=True)
 class Analysis:
     """One row of the catalogue.
 
-    `module` may define `tensor(evidence, options)`, `layer(evidence, options)`, `model(evidence, options)`, each yielding
-    findings of that scope as soon as the evidence is complete, and `needs(pair, options)`: the statistics beyond the
-    default ones that it asks for a pair. `default` analyses run without their flag; a flag only adds. `one_sided` ones
-    make sense for a single checkpoint; `ranks_tensors` ones find their tensor findings in the model evidence at the end.
+    `module` may define `tensor(table, options)`, yielding (place in the table, finding) as soon as some tensors are done,
+    `layer(evidence, options)` and `model(evidence, options)`, yielding findings of a layer or of the model, and
+    `needs(pair, options)`: the statistics beyond the default ones that it asks for a pair. `default` analyses run without
+    their flag; a flag only adds. `one_sided` ones make sense for a single checkpoint; `ranks_tensors` ones find their tensor
+    findings in the model evidence at the end.
     """
 
     name: str
@@ -69,8 +71,8 @@ class Analysis:
 class Evidence(NamedTuple):
     """A finished tensor as analyses see it: columns and small arrays, never tensor data.
 
-    `stats` and `change` are what the tensor record prints; `row` is the state row of both sides (None when the sides were
-    scanned apart); `columns` are named figures of the histograms; `extras` the finalized other statistics.
+    `stats` and `change` are what the tensor record prints; `row` is the state row, views that were not measured empty;
+    `columns` are named figures of the histograms (`statistics.finishing.Finished`); `extras` the finalized other statistics.
     """
 
     pair: Any
@@ -81,6 +83,20 @@ class Evidence(NamedTuple):
     columns: dict[str, Any]
     extras: dict[Any, dict[str, Any]]
     is_read: bool
+
+
+class Table(NamedTuple):
+    """Finished tensors side by side: a rule judged on their columns costs only for the tensors that trip it.
+
+    `evidence` of each; `rows` their state rows, float64[S, ROW_WIDTH]; `measured` bool[S, 3 views]; `columns` arrays of
+    length S; `coarse` the coarse histograms, to be merged by layer.
+    """
+
+    evidence: Sequence[Evidence]
+    rows: Any
+    measured: Any
+    columns: dict[str, Any]
+    coarse: Sequence[Any]
 
 
 class LayerEvidence(NamedTuple):
@@ -122,7 +138,7 @@ class Digest(NamedTuple):
     new_hash: str | None
 
 
-def functions(analyses: Iterable[Analysis], scope: str) -> list[tuple[Analysis, Callable[[Any, Options], Findings]]]:
+def functions(analyses: Iterable[Analysis], scope: str) -> list[tuple[Analysis, Callable[[Any, Options], Any]]]:
     """The functions of a scope that the modules of these rows define, with their rows."""
     found = [(analysis, getattr(analysis.load(), scope, None)) for analysis in analyses]
     return [(analysis, function) for analysis, function in found if function is not None]

@@ -1,88 +1,180 @@
-"""Outcomes of the engine to evidence: the status of a pair, its figures, and what is kept of it until the end."""
+"""Outcomes of the engine to evidence: the figures of tensors, side by side, and what is kept of them until the end."""
 
 from __future__ import annotations
 
-from math import prod, sqrt
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from math import nan, prod
+from typing import Any, NamedTuple
 
-from diffai_stream.analyses.base import Digest, Evidence
+import numpy as np
+from numpy.typing import NDArray
+
+from diffai_stream.analyses.base import Digest, Evidence, Table
 from diffai_stream.engine.results import TensorStates
 from diffai_stream.options import Options
 from diffai_stream.plan.chunks import real_shape
 from diffai_stream.plan.pairs import TensorPair
-from diffai_stream.statistics.describe import agreement, change_stats, finite, shape_stats, side_stats, sum_of_squares
-from diffai_stream.statistics.finishing import QUANTILES
-from diffai_stream.statistics.layout import View
+from diffai_stream.statistics.describe import change_stats, field, finite, numbers, shape_stats, side_stats, sum_of_squares
+from diffai_stream.statistics.finishing import QUANTILES, Finished, joined
+from diffai_stream.statistics.layout import PAIR_START, VIEW_WIDTH, View
+from diffai_stream.statistics.scanner import Runs
 
 SMALLEST_KEY, LARGEST_KEY = 2.0**-133, 2.0**128  # magnitudes that the top 16 bits of a float32 tell from 0 and Inf
 PADDED = "padded"  # tables of different lengths, compared over the rows that both have
 SIDES = {"old": View.OLD, "new": View.NEW, "delta": View.DELTA}
+VIEWS_OF = {  # what a scan by this name measures: view of the scan -> view of the tensor
+    "both": {View.OLD: View.OLD, View.NEW: View.NEW, View.DELTA: View.DELTA},
+    "old": {View.OLD: View.OLD},
+    "new": {View.OLD: View.NEW},
+}
+EMPTY_VIEW = [0.0] * 5 + [np.inf, -np.inf] + [0.0] * 4
+EMPTY_ROW = np.array([*EMPTY_VIEW * 3, *[0.0] * 7, -1.0, -1.0])
+PAIR_COLUMNS = ("distances",)
+
 States = dict[str, TensorStates]
+Figures = Sequence[dict[str, Any] | None]
 
 
-def evidence_of(pair: TensorPair, states: States, options: Options) -> Evidence:
-    """The evidence of a pair: `states` by side, "both" when the sides were scanned together, empty when not read."""
-    both = states.get("both")
-    stats: dict[str, Any] = {"old": None, "new": None, "delta": None}
-    change: dict[str, Any] | None = None
-    columns: dict[str, Any] = {}
-    extras: dict[Any, dict[str, Any]] = {}
-    row: Any = None
-    if both is not None:
-        stats = {name: figures(both, view, options) for name, view in SIDES.items()}
-        change = _change(both, pair, options)
-        columns, extras, row = both.columns, both.extras, both.row
-    elif states:
-        for side, side_states in states.items():
-            stats[side] = figures(side_states, View.OLD, options)
-        columns = _side_columns(states)
-        row = {side: side_states.row for side, side_states in states.items()}
-        extras = next(iter(states.values())).extras if len(states) == 1 else {}
-    return Evidence(pair, status_of(pair, both), stats, change, row, columns, extras, bool(states))
+class Coarse(NamedTuple):
+    """Coarse histograms of one view: the place in the table that each run belongs to, the runs, and their lengths."""
+
+    view: View
+    places: NDArray[np.int64]
+    runs: Runs
+    sizes: NDArray[np.int64]
 
 
-def _side_columns(states: States) -> dict[str, Any]:
-    """Columns of sides scanned apart, put together as if scanned together; only those that are per side."""
-    columns: dict[str, Any] = {}
-    for name in ("laws", "codes"):
-        found = [states[side].columns.get(name) if side in states else None for side in ("old", "new")]
-        if any(value is not None for value in found):
-            nothing: Any = (None, None) if name == "codes" else None
-            columns[name] = [value[0] if value is not None else nothing for value in found]
+class _Scans(NamedTuple):
+    """The scans of one kind (both, old, new) in a table: their places in it, and all of them as one."""
+
+    kind: str
+    places: NDArray[np.int64]
+    finished: Finished
+
+
+def table_of(pairs: Sequence[TensorPair], states: Sequence[States], options: Options, alone: bool = False) -> Table:
+    """The evidence of pairs, side by side. `states` of each by side, "both" when its sides were scanned together, empty when
+    not read; `alone` says that there is only one checkpoint."""
+    scans = list(_scans(states))
+    rows, measured = np.tile(EMPTY_ROW, (len(pairs), 1)), np.zeros((len(pairs), 3), np.bool_)
+    for kind, places, finished in scans:
+        for source, view in VIEWS_OF[kind].items():
+            rows[places, view * VIEW_WIDTH : (view + 1) * VIEW_WIDTH] = finished.rows[:, _columns_of(source)]
+            measured[places, view] = True
+        if kind == "both":
+            rows[places, PAIR_START:] = finished.rows[:, PAIR_START:]
+    columns = _placed_columns(scans, len(pairs))
+    evidence = _evidence(pairs, states, rows, measured, columns, options, alone)
+    return Table(evidence, rows, measured, columns, list(_coarse(scans)))
+
+
+def _columns_of(view: View) -> slice:
+    return slice(view * VIEW_WIDTH, (view + 1) * VIEW_WIDTH)
+
+
+def _scans(states: Sequence[States]) -> Iterator[_Scans]:
+    for kind in VIEWS_OF:
+        places = [place for place, by_side in enumerate(states) if kind in by_side]
+        if places:
+            parts = list(_neighbours([states[place][kind] for place in places]))
+            yield _Scans(kind, np.array(places), joined(parts))
+
+
+def _neighbours(states: Sequence[TensorStates]) -> Iterator[Finished]:
+    """Runs of tensors that lie side by side in what their task finished."""
+    first = 0
+    for i in range(1, len(states) + 1):
+        if i == len(states) or states[i].finished is not states[first].finished or states[i].place != states[i - 1].place + 1:
+            yield states[first].finished.part(states[first].place, states[i - 1].place + 1)
+            first = i
+
+
+def _placed_columns(scans: Sequence[_Scans], count: int) -> dict[str, NDArray[Any]]:
+    """The columns of all scans at their places; a side scanned alone has its figures in the first view."""
+    columns: dict[str, NDArray[Any]] = {}
+    for kind, places, finished in scans:
+        for name, values in finished.columns.items():
+            nothing = nan if values.dtype.kind == "f" else 0
+            column = columns.setdefault(name, np.full((count, *values.shape[1:]), nothing, values.dtype))
+            if kind == "both":
+                column[places] = values
+            elif name not in PAIR_COLUMNS:
+                column[places, SIDES[kind]] = values[:, View.OLD]
     return columns
 
 
-def status_of(pair: TensorPair, both: TensorStates | None) -> str:
-    """What happened to a tensor."""
+def _coarse(scans: Sequence[_Scans]) -> Iterator[Coarse]:
+    for kind, places, finished in scans:
+        for source, view in VIEWS_OF[kind].items():
+            yield Coarse(view, places, finished.coarse[source], np.diff(finished.coarse_ends[:, source], prepend=0))
+
+
+def _evidence(
+    pairs: Sequence[TensorPair],
+    states: Sequence[States],
+    rows: NDArray[np.float64],
+    measured: NDArray[np.bool_],
+    columns: dict[str, NDArray[Any]],
+    options: Options,
+    alone: bool,
+) -> list[Evidence]:
+    stats = [figures(rows, columns, view, options, measured[:, view].tolist()) for view in SIDES.values()]
+    changes = _changes(pairs, states, rows, columns, stats, options)
+    changed = (field(rows, View.PAIR, "changed") > 0).tolist()
+    return [
+        Evidence(
+            pair,
+            "unchanged" if alone else status_of(pair, differs),
+            dict(zip(SIDES, sides, strict=True)),
+            change,
+            row,
+            {name: values[place] for name, values in columns.items()},
+            _extras(by_side),
+            bool(by_side),
+        )
+        for place, (pair, differs, sides, change, row, by_side) in enumerate(
+            zip(pairs, changed, zip(*stats, strict=True), changes, rows, states, strict=True)
+        )
+    ]
+
+
+def _extras(states: States) -> dict[Any, dict[str, Any]]:
+    """The other statistics; of sides scanned apart there are two of each, which nothing asks for."""
+    return next(iter(states.values())).extras if len(states) == 1 else {}
+
+
+def status_of(pair: TensorPair, differs: bool) -> str:
+    """What happened to a tensor, some of whose elements may differ."""
     if pair.status != "paired" or PADDED in pair.match:
         return "reshaped" if pair.status == "paired" else pair.status
-    if both is not None and pair_columns(both)["changed"] > 0:
+    if differs:
         return "changed"
     assert pair.old is not None
     assert pair.new is not None
     return "unchanged" if pair.old.encoding == pair.new.encoding else "retyped"
 
 
-def pair_columns(states: TensorStates) -> dict[str, float]:
-    """The agreement columns of a pair by name."""
-    return agreement(states.row)
-
-
-def figures(states: TensorStates, view: View, options: Options) -> dict[str, Any]:
-    """The figures of one view, with what `--stats` and `--histograms` add."""
-    stats = side_stats(states.row, view)
+def figures(
+    rows: NDArray[np.float64], columns: Mapping[str, NDArray[Any]], view: View, options: Options, measured: Sequence[bool]
+) -> Figures:
+    """The figures of one view, with what `--stats` and `--histograms` add; None where it was not measured."""
+    stats = side_stats(rows, view)
     if options.stats:
-        stats |= shape_stats(states.row, view)
-        quantiles = states.columns.get("quantiles")
-        if quantiles is not None:
-            told = stats["mean"] is not None and has_keys(stats)
-            values = [value + 0.0 for value in quantiles[view].tolist()] if told else [None] * len(QUANTILES)
-            stats["quantiles"] = dict(zip(QUANTILES, values, strict=True))
-    bins = states.columns.get("bins")
-    if bins is not None and bins[view] is not None:
-        edges, counts = bins[view]
-        stats["histogram"] = {"edges": edges.tolist(), "counts": counts.tolist()}
-    return stats
+        for told, shape in zip(stats, shape_stats(rows, view), strict=True):
+            told.update(shape)
+        if "quantiles" in columns:
+            _add_quantiles(stats, columns["quantiles"][:, view].tolist())
+    if "bin_edges" in columns:
+        for told, edges, counts in zip(stats, columns["bin_edges"][:, view], columns["bin_counts"][:, view], strict=True):
+            if not np.isnan(edges[0]):
+                told["histogram"] = {"edges": edges.tolist(), "counts": counts.tolist()}
+    return [told if is_measured else None for told, is_measured in zip(stats, measured, strict=True)]
+
+
+def _add_quantiles(stats: Sequence[dict[str, Any]], quantiles: Sequence[Sequence[float]]) -> None:
+    for told, values in zip(stats, quantiles, strict=True):
+        known = told["mean"] is not None and has_keys(told)
+        told["quantiles"] = {name: value + 0.0 if known else None for name, value in zip(QUANTILES, values, strict=True)}
 
 
 def has_keys(stats: dict[str, Any]) -> bool:
@@ -91,47 +183,64 @@ def has_keys(stats: dict[str, Any]) -> bool:
     return not top or SMALLEST_KEY <= top <= LARGEST_KEY
 
 
-def _change(states: TensorStates, pair: TensorPair, options: Options) -> dict[str, Any]:
-    assert pair.old is not None
-    change = change_stats(states.row, real_shape(pair.old))
-    if options.stats:
-        distances = states.columns.get("distances")
-        values: list[float | None] = [None] * 3
-        if distances is not None and all(has_keys(side_stats(states.row, view)) for view in (View.OLD, View.NEW)):
-            values = [finite(value) for value in distances.tolist()]
-        change |= dict(zip(("ks", "js_distance", "wasserstein"), values, strict=True))
-        ulp = next((columns for statistic, columns in states.extras.items() if type(statistic).__name__ == "UlpDistance"), {})
-        change |= {name: ulp.get(name) for name in ("ulp_p50", "ulp_p99", "ulp_max")}
-    return change
+def _changes(
+    pairs: Sequence[TensorPair],
+    states: Sequence[States],
+    rows: NDArray[np.float64],
+    columns: Mapping[str, NDArray[Any]],
+    stats: Sequence[Figures],
+    options: Options,
+) -> Figures:
+    """What the records say of each change; None where the sides were not scanned together."""
+    changes: list[dict[str, Any] | None] = [None] * len(pairs)
+    places = [place for place, by_side in enumerate(states) if "both" in by_side]
+    shapes = [real_shape(old) for place in places if (old := pairs[place].old) is not None]
+    for place, change in zip(places, change_stats(rows[places], shapes), strict=True):
+        changes[place] = change
+        if options.stats:
+            known = all(told is not None and has_keys(told) for told in (stats[0][place], stats[1][place]))
+            values = columns["distances"][place].tolist() if known and "distances" in columns else [nan] * 3
+            change |= dict(zip(("ks", "js_distance", "wasserstein"), map(finite, values), strict=True))
+            extras = states[place]["both"].extras
+            ulp = next((found for statistic, found in extras.items() if type(statistic).__name__ == "UlpDistance"), {})
+            change |= {name: ulp.get(name) for name in ("ulp_p50", "ulp_p99", "ulp_max")}
+    return changes
 
 
-def digest_of(evidence: Evidence) -> Digest:
-    """The scalars that are kept of a tensor until the end."""
+def digests_of(table: Table) -> list[Digest]:
+    """The scalars that are kept of tensors until the end."""
+    rows = table.rows
+    squares = np.stack([field(rows, View.PAIR, "old_squares"), sum_of_squares(rows, View.DELTA)], axis=1).tolist()
+    with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
+        rms = numbers([np.sqrt(sum_of_squares(rows, view)) / np.sqrt(field(rows, view, "n")) for view in (View.OLD, View.NEW)])
+    return [_digest(evidence, *sides, *sums) for evidence, sides, sums in zip(table.evidence, rms, squares, strict=True)]
+
+
+def _digest(
+    evidence: Evidence, old_rms: float | None, new_rms: float | None, old_squares: float, delta_squares: float
+) -> Digest:
     pair, change = evidence.pair, evidence.change
-    old2 = delta2 = 0.0
-    if change is not None and not isinstance(evidence.row, dict):
-        old2, delta2 = agreement(evidence.row)["old_squares"], sum_of_squares(evidence.row, View.DELTA)
-    hashes = (_hash(evidence, "old"), _hash(evidence, "new"))
-    old_rms, new_rms = _rms(evidence, "old"), _rms(evidence, "new")
-    shape = tuple((pair.old or pair.new).shape)
-    compared = prod(real_shape(pair.old)) if pair.status == "paired" else 0
-    changed = change["changed_count"] if change is not None else 0
-    place = (pair.name, pair.layer, pair.role, evidence.status, shape)
-    return Digest(*place, pair.numel, compared, old_rms, new_rms, old2, delta2, changed, *hashes)
-
-
-def _rms(evidence: Evidence, side: str) -> float | None:
-    """Root mean square of the finite elements of a side; None when there are none."""
-    stats, entry = evidence.stats[side], getattr(evidence.pair, side)
-    if stats is None or entry is None:
-        return None
-    finite_count = prod(real_shape(entry)) - stats["nan_count"] - stats["posinf_count"] - stats["neginf_count"]
-    return stats["l2_norm"] / sqrt(finite_count) if finite_count and stats["l2_norm"] is not None else None
+    return Digest(
+        pair.name,
+        pair.layer,
+        pair.role,
+        evidence.status,
+        (pair.old or pair.new).shape,
+        pair.numel,
+        prod(real_shape(pair.old)) if pair.status == "paired" else 0,
+        old_rms,
+        new_rms,
+        old_squares,
+        delta_squares,
+        change["changed_count"] if change is not None else 0,
+        _hash(evidence, "old"),
+        _hash(evidence, "new"),
+    )
 
 
 def _hash(evidence: Evidence, side: str) -> str | None:
     """The content hash of a side, unless it is constant (equal constants say nothing) or tied to another tensor's bytes."""
-    stats = evidence.stats[side]
+    stats = evidence.stats[side] if evidence.extras else None
     if stats is None or stats["std"] == 0 or stats["std"] is None or evidence.pair.match == "tied":
         return None
     for statistic, columns in evidence.extras.items():

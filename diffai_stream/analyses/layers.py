@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from diffai_stream.analyses.base import Digest, Evidence, LayerEvidence
-from diffai_stream.analyses.evidence import SIDES, States
+from diffai_stream.analyses.base import Digest, LayerEvidence, Table
+from diffai_stream.analyses.evidence import SIDES
 from diffai_stream.options import Options
 from diffai_stream.plan.pairs import TensorPair
-from diffai_stream.statistics.describe import shape_stats, side_stats
+from diffai_stream.plan.parts import WEIGHTS
+from diffai_stream.statistics.describe import field, nonfinite_count, shape_stats, side_stats
 from diffai_stream.statistics.entries import fold_rows
 from diffai_stream.statistics.finishing import PROBABILITIES, QUANTILES
-from diffai_stream.statistics.layout import COARSE_KEYS, COARSE_SHIFT, VIEW_WIDTH, View
+from diffai_stream.statistics.layout import COARSE_KEYS, COARSE_SHIFT, ROW_WIDTH, View
 from diffai_stream.statistics.scanner import key_domain
 
-VIEWS = (View.OLD, View.NEW, View.DELTA)
+Counts = NDArray[np.int64]
 
 
 class LayerBuilder:
@@ -28,78 +29,119 @@ class LayerBuilder:
 
     def __init__(self) -> None:
         self.rows: list[tuple[str, NDArray[np.float64]]] = []
-        self.counts = np.zeros((3, COARSE_KEYS), np.int64)
+        self.counts: Counts = np.zeros((3, COARSE_KEYS), np.int64)
         self.digests: list[Digest] = []
         self.unread_count = 0
 
-    def add(self, evidence: Evidence, digest: Digest, states: States) -> None:
-        """Take in a finished tensor."""
-        self.digests.append(digest)
-        self.unread_count += not evidence.is_read
-        for side, of_side in states.items():
-            row = np.array(of_side.row)
-            for view in VIEWS:
-                at = _target(side, view)
-                if at is None:
-                    row[view * VIEW_WIDTH : (view + 1) * VIEW_WIDTH] = _EMPTY_VIEW
-                    continue
-                self.counts[at][of_side.coarse[view].keys] += of_side.coarse[view].counts  # a run holds a key once
-            if side == "new":
-                row[VIEW_WIDTH : 2 * VIEW_WIDTH] = np.array(of_side.row[:VIEW_WIDTH])
-                row[:VIEW_WIDTH] = _EMPTY_VIEW
-            self.rows.append((evidence.pair.name, row))
 
-    def finish(self, name: str, options: Options) -> LayerEvidence:
-        """The merged evidence of the layer."""
-        stats: dict[str, Any] = {"old": None, "new": None, "delta": None}
-        if self.rows:
-            merged = _merged(row for _, row in sorted(self.rows, key=lambda item: item[0]))
-            stats = {side: self._figures(merged, view, options) for side, view in SIDES.items()}
-        return LayerEvidence(name, stats, tuple(self.digests), self.unread_count)
+class Layers:
+    """All open layers of a run. Only weights make layers, not what is kept beside them in training."""
 
-    def _figures(self, row: list[float], view: View, options: Options) -> dict[str, Any] | None:
-        if row[view * VIEW_WIDTH] == 0 and not any(row[view * VIEW_WIDTH + 8 : (view + 1) * VIEW_WIDTH]):
-            return None
-        stats = side_stats(row, view)
-        if options.stats:
-            stats |= shape_stats(row, view)
-        if not options.fast:
-            stats["quantiles"] = coarse_quantiles(self.counts[view], stats["min"], stats["max"])
-        return stats
+    def __init__(self, pairs: Iterable[TensorPair]) -> None:
+        self._outstanding = Counter(pair.layer for pair in pairs if pair.part == WEIGHTS)
+        self._open: dict[str, LayerBuilder] = {}
 
+    def take(
+        self, pairs: Sequence[TensorPair], table: Table, digests: Sequence[Digest], options: Options
+    ) -> dict[int, LayerEvidence]:
+        """Take in tensors that are done: all those of the table, and `pairs`, which failed ones belong to as well.
 
-_EMPTY_VIEW = np.array([0.0] * 5 + [np.inf, -np.inf] + [0.0] * 4)
+        The evidence of the layers that are complete now, by the index of their last pair.
+        """
+        self._add(table, digests)
+        settled: dict[int, str] = {}
+        for pair in pairs:
+            if pair.part != WEIGHTS:
+                continue
+            self._outstanding[pair.layer] -= 1
+            if not self._outstanding[pair.layer] and pair.layer in self._open:
+                settled[pair.index] = pair.layer
+        finished = _finish([(name, self._open.pop(name)) for name in settled.values()], options)
+        return dict(zip(settled, finished, strict=True))
 
-
-def _target(side: str, view: View) -> View | None:
-    """Which view of the layer a view of a scan counts for: a side scanned alone has its figures in OLD."""
-    if side == "both":
-        return view
-    return View[side.upper()] if view == View.OLD else None
-
-
-def _merged(rows: Iterable[NDArray[np.float64]]) -> list[float]:
-    """The rows merged, first to last."""
-    matrix = np.stack(list(rows))
-    merged = matrix[0].copy()
-    fold_rows(merged, matrix[1:])
-    return list(map(float, merged))
+    def _add(self, table: Table, digests: Sequence[Digest]) -> None:
+        numbers: dict[str, int] = {}
+        of_place = np.full(len(digests), -1)
+        for place, (evidence, digest) in enumerate(zip(table.evidence, digests, strict=True)):
+            if evidence.pair.part != WEIGHTS:
+                continue
+            of_place[place] = numbers.setdefault(digest.layer, len(numbers))
+            builder = self._open.get(digest.layer)
+            if builder is None:
+                builder = self._open[digest.layer] = LayerBuilder()
+            builder.digests.append(digest)
+            if evidence.is_read:
+                builder.rows.append((digest.name, evidence.row))
+            else:
+                builder.unread_count += 1
+        for name, counts in zip(numbers, _merged_counts(table, of_place, len(numbers)), strict=True):
+            self._open[name].counts += counts
 
 
-def coarse_quantiles(counts: NDArray[np.int64], low: float | None, high: float | None) -> dict[str, float | None]:
-    """Quantiles from 1,024 keys: linear within a key's range, which lies within [low, high]."""
+def _merged_counts(table: Table, numbers: NDArray[np.int64], count: int) -> Counts:
+    """int64[count, 3, COARSE_KEYS]: coarse histograms summed over the tensors of a layer; `numbers` tell it, -1 for none."""
+    merged = np.zeros((count + 1, 3, COARSE_KEYS), np.int64)
+    for coarse in table.coarse:
+        starts = ((numbers[coarse.places] + 1) * 3 + coarse.view) * COARSE_KEYS
+        np.add.at(merged.reshape(-1), np.repeat(starts, coarse.sizes) + coarse.runs.keys, coarse.runs.counts)
+    return merged[1:]
+
+
+def _finish(layers: Sequence[tuple[str, LayerBuilder]], options: Options) -> list[LayerEvidence]:
+    """The merged evidence of complete layers."""
+    if not layers:
+        return []
+    rows = _merged_rows([builder for _, builder in layers])
+    counts = np.stack([builder.counts for _, builder in layers])
+    stats = [_figures(rows, counts[:, view], view, options) for view in SIDES.values()]
+    return [
+        LayerEvidence(name, dict(zip(SIDES, sides, strict=True)), tuple(builder.digests), builder.unread_count)
+        for (name, builder), *sides in zip(layers, *stats, strict=True)
+    ]
+
+
+def _merged_rows(builders: Sequence[LayerBuilder]) -> NDArray[np.float64]:
+    """One row a layer: those of its tensors merged in the order of their names."""
+    in_order = [sorted(builder.rows, key=lambda item: item[0]) for builder in builders]
+    ends = np.cumsum([len(rows) for rows in in_order])
+    merged = np.empty((len(builders), ROW_WIDTH))
+    rows = [row for layer in in_order for _, row in layer]
+    fold_rows(np.stack(rows) if rows else np.empty((0, ROW_WIDTH)), ends, merged)
+    return merged
+
+
+def _figures(rows: NDArray[np.float64], counts: Counts, view: View, options: Options) -> list[dict[str, Any] | None]:
+    """The figures of a view of layers; None where nothing was measured."""
+    stats = side_stats(rows, view)
+    if options.stats:
+        for told, shape in zip(stats, shape_stats(rows, view), strict=True):
+            told.update(shape)
+    if not options.fast:
+        quantiles = coarse_quantiles(counts, field(rows, view, "min"), field(rows, view, "max"))
+        for told, values in zip(stats, quantiles, strict=True):
+            told["quantiles"] = values
+    measured = (field(rows, view, "n") + nonfinite_count(rows, view) > 0).tolist()
+    return [told if is_measured else None for told, is_measured in zip(stats, measured, strict=True)]
+
+
+def coarse_quantiles(counts: Counts, low: NDArray[np.float64], high: NDArray[np.float64]) -> list[dict[str, float | None]]:
+    """Quantiles from counts[S, 1024] of coarse keys: linear within a key's range, which lies within [low, high]."""
     order, edges = _coarse_edges()
-    in_order = counts[order]
-    total = int(in_order.sum())
-    if total == 0 or low is None or high is None:
-        return dict.fromkeys(QUANTILES)
-    cumulative, targets = np.cumsum(in_order), PROBABILITIES * total
-    places = np.searchsorted(cumulative, targets)
-    inside = in_order[places]
-    share = (targets - (cumulative[places] - inside)) / inside
+    cumulative = np.cumsum(counts[:, order], axis=1)
+    targets = PROBABILITIES * cumulative[:, -1:]
+    places = (cumulative[:, None, :] < targets[:, :, None]).sum(axis=2)
+    segments = np.arange(len(counts))[:, None]
+    inside = counts[:, order][segments, places]
+    low, high = low[:, None], high[:, None]
     first, last = np.maximum(edges[places, 0], low), np.minimum(edges[places, 1], high)
-    values = np.clip(first + share * (last - first), low, high) + 0.0
-    return dict(zip(QUANTILES, values.tolist(), strict=True))
+    with np.errstate(invalid="ignore"):  # layers without a finite element
+        share = (targets - (cumulative[segments, places] - inside)) / inside
+        values = np.clip(first + share * (last - first), low, high) + 0.0
+    known = (cumulative[:, -1] > 0).tolist()
+    return [
+        dict(zip(QUANTILES, told, strict=True)) if is_known else dict.fromkeys(QUANTILES)
+        for told, is_known in zip(values.tolist(), known, strict=True)
+    ]
 
 
 @lru_cache(maxsize=1)
@@ -113,23 +155,3 @@ def _coarse_edges() -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     edges = np.stack([np.minimum(near, far), np.maximum(near, far)], axis=1)
     edges[order % (COARSE_KEYS // 2) == 0] = 0.0
     return order, edges
-
-
-class Layers:
-    """All open layers of a run."""
-
-    def __init__(self, pairs: Iterable[TensorPair]) -> None:
-        self._outstanding = Counter(pair.layer for pair in pairs)
-        self._open: dict[str, LayerBuilder] = {}
-
-    def add(self, evidence: Evidence, digest: Digest, states: States) -> None:
-        """Take in a finished tensor."""
-        self._open.setdefault(evidence.pair.layer, LayerBuilder()).add(evidence, digest, states)
-
-    def settle(self, pair: TensorPair, options: Options) -> LayerEvidence | None:
-        """Count a tensor as done (also a failed one); the evidence of its layer when it was the last."""
-        self._outstanding[pair.layer] -= 1
-        if self._outstanding[pair.layer]:
-            return None
-        builder = self._open.pop(pair.layer, None)
-        return builder.finish(pair.layer, options) if builder is not None else None

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from math import log10, sqrt
 from typing import Any
 
-from diffai_stream.analyses.base import Evidence, Finding, Findings, ModelEvidence, Skipped
+from diffai_stream.analyses.base import Evidence, Finding, ModelEvidence, PlacedFindings, Skipped, Table
 from diffai_stream.encodings.catalogue import ENCODINGS
 from diffai_stream.options import Options
 from diffai_stream.plan.parts import WEIGHTS
@@ -43,11 +43,15 @@ def differs(pair: Any) -> bool:
     return bool(pair.status == "paired" and pair.part == WEIGHTS and pair.old.encoding != pair.new.encoding)
 
 
-def tensor(evidence: Evidence, options: Options) -> Findings:
-    """One finding for a tensor whose encoding differs."""
-    pair, change = evidence.pair, evidence.change
-    if not differs(pair) or change is None:
-        return
+def tensor(table: Table, options: Options) -> PlacedFindings:
+    """One finding for each tensor whose encoding differs."""
+    for place, evidence in enumerate(table.evidence):
+        if evidence.change is not None and differs(evidence.pair):
+            yield place, _cost(evidence, evidence.change, options)
+
+
+def _cost(evidence: Evidence, change: dict[str, Any], options: Options) -> Finding:
+    pair = evidence.pair
     rows = extra(evidence, "RowSums")
     fitted = _fitted(evidence, rows)
     relative = fitted if fitted is not None else change["relative_l2"]
@@ -55,7 +59,7 @@ def tensor(evidence: Evidence, options: Options) -> Findings:
     baseline = _baseline(pair)
     threshold = options.precision_loss_threshold if options.precision_loss_threshold is not None else DEFAULT_THRESHOLD
     worst, worst_relative = _worst(rows, fitted is not None)
-    yield Finding(
+    return Finding(
         "tensor",
         pair.name,
         "measured",
@@ -128,7 +132,7 @@ def _sizes(pair: Any) -> dict[str, float | None]:
 
 def _codes(evidence: Evidence) -> dict[str, float | None]:
     codes = evidence.columns.get("codes")
-    entropy, saturated = codes[1] if codes is not None else (None, None)
+    entropy, saturated = map(finite, codes[1].tolist()) if codes is not None else (None, None)
     return {"saturation_ratio": saturated, "code_entropy_bits": entropy}
 
 

@@ -10,8 +10,6 @@ from diffai_stream.engine.results import BatchResult, FailedResult, FinishedResu
 from diffai_stream.engine.scan import Result, merge_results
 from diffai_stream.errors import DiffaiError
 from diffai_stream.plan.chunks import Slice
-from diffai_stream.statistics.finishing import Finished
-from diffai_stream.statistics.scanner import Run
 
 Key = tuple[int, str]
 
@@ -83,17 +81,5 @@ def _siblings(left: PartResult, right: PartResult) -> bool:
 
 def outcomes_of(result: FinishedResult) -> Iterator[Outcome]:
     """The tensors of a finished batch, one by one."""
-    finished, rows = result.finished, result.finished.rows.tolist()
-    for index, piece in enumerate(result.pieces):
-        yield Outcome(piece, states_at(finished, index, rows[index], result.extras[index]), None)
-
-
-def states_at(finished: Finished, index: int, row: list[float], extras: dict) -> TensorStates:
-    """One tensor's share of the columns."""
-    runs = []
-    for view in range(3):
-        start = int(finished.coarse_ends[index - 1, view]) if index else 0
-        piece = slice(start, int(finished.coarse_ends[index, view]))
-        runs.append(Run(finished.coarse[view].keys[piece], finished.coarse[view].counts[piece]))
-    columns = {name: values[index] for name, values in finished.columns.items()}
-    return TensorStates(row, (runs[0], runs[1], runs[2]), columns, extras)
+    for place, (piece, extras) in enumerate(zip(result.pieces, result.extras, strict=True)):
+        yield Outcome(piece, TensorStates(result.finished, place, extras), None)

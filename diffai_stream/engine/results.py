@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from diffai_stream.errors import DiffaiError
 from diffai_stream.plan.chunks import Slice
 from diffai_stream.statistics.finishing import Finished
-from diffai_stream.statistics.scanner import Part, Run
+from diffai_stream.statistics.scanner import Part
 
 
 class PartResult(NamedTuple):
@@ -21,11 +21,10 @@ class PartResult(NamedTuple):
 
 
 class TensorStates(NamedTuple):
-    """One side-pair of a finished tensor: state row, coarse histograms of three views, named columns, other statistics."""
+    """One side-pair of a finished tensor: its place among the tensors finished with it, and its other statistics."""
 
-    row: list[float]
-    coarse: tuple[Run, Run, Run]
-    columns: dict[str, Any]
+    finished: Finished
+    place: int
     extras: dict[Any, dict[str, Any]]
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diffai_stream.encodings.catalogue import ENCODINGS
-from diffai_stream.statistics.finishing import PROBABILITIES, Wants, finish
+from diffai_stream.statistics.finishing import LAWS, PROBABILITIES, Wants, finish
 from diffai_stream.statistics.layout import COARSE_SHIFT, View
 from diffai_stream.statistics.scanner import Ask
 from tests.statistics import oracles
@@ -125,7 +125,7 @@ def test_bins_and_coarse_keys(name):
     sides = [oracles.numbers(raw, encoding) for raw in (old, new)]
     for view, values in enumerate([*sides, sides[1] - sides[0]]):
         values = values[np.isfinite(values)]
-        places, counts = result.columns["bins"][0][view]
+        places, counts = (result.columns[name][0, view] for name in ("bin_edges", "bin_counts"))
         assert counts.sum() == values.size
         assert places.size == 129
         assert places[0] <= values.min() <= values.max() <= places[-1]
@@ -146,6 +146,6 @@ def test_initial_laws_are_recognized(law, name):
     raw = frozen(values.astype(oracles.DTYPES[name]))
     encodings = pair_of(name, name)
     result = finish(scan(raw, raw, encodings), domains(encodings), [(100, 1000)], Ask(), Wants(laws=True))
-    found, distance = result.columns["laws"][0][0]
-    assert found == f"{law}(0, 0.02)"
+    number, distance = result.columns["laws"][0, View.OLD]
+    assert LAWS[int(number)] == f"{law}(0, 0.02)"
     assert distance < 0.005

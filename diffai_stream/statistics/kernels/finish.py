@@ -257,7 +257,11 @@ def codes_of_runs(ends, view, keys, counts, values, low, high, out):
 
 
 @part
-def fold_rows(into, rows):
-    """Merge the rows of different tensors into one, first to last."""
-    for s in range(rows.shape[0]):
-        merge_rows(into, rows[s])
+def fold_rows(rows, ends, out):
+    """out[g] = the rows up to ends[g], from the end before on, merged first to last; neutral where there are none."""
+    for g in range(ends.size):
+        first = ends[g - 1] if g else 0
+        for c in range(out.shape[1]):
+            out[g, c] = rows[first, c] if first < ends[g] else 0.0
+        for s in range(first + 1, ends[g]):
+            merge_rows(out[g], rows[s])

@@ -60,5 +60,5 @@ def codes_of_runs(b):
 
 
 def fold_rows(b):
-    """fold_rows: into, rows."""
-    finish.fold_rows(vector(b, 0, f8), matrix(b, 1, f8))
+    """fold_rows: rows, ends, out."""
+    finish.fold_rows(matrix(b, 0, f8), vector(b, 1, i8), matrix(b, 2, f8))
