@@ -8,7 +8,17 @@ from dataclasses import replace
 from typing import Any
 
 from diffai_stream.analyses import unsafe_pickle
-from diffai_stream.analyses.base import Analysis, Digest, Evidence, Finding, ModelEvidence, Skipped, Table, functions
+from diffai_stream.analyses.base import (
+    Analysis,
+    Digest,
+    Evidence,
+    Finding,
+    ModelEvidence,
+    RunContext,
+    Skipped,
+    Table,
+    functions,
+)
 from diffai_stream.analyses.evidence import States, digests_of, table_of
 from diffai_stream.analyses.layers import Layers
 from diffai_stream.engine.executors import run
@@ -78,7 +88,8 @@ class Run:
         self.composer = Composer(session.run_id())
         self.tally, self.layers = Tally(), Layers(session.pairs)
         self.digests: list[Digest] = []
-        self.model = ModelEvidence(self.digests, {})
+        self.context = RunContext(session.old, session.new, session.pairs)
+        self.model = ModelEvidence(self.digests, {}, {}, {}, self.context)
         self.held: list[dict[str, Any]] = []
         self.states: dict[int, States] = {}
         self.failed: dict[int, DiffaiError] = {}
@@ -173,7 +184,8 @@ class Run:
         """The records of complete pairs, each with its findings and those of the layer it completes."""
         errors = {pair.index: self.failed.pop(pair.index) for pair in pairs if pair.index in self.failed}
         read = [pair for pair in pairs if pair.index not in errors]
-        table = table_of(read, [self.states.pop(pair.index, {}) for pair in read], self.options, self.inspecting)
+        states = [self.states.pop(pair.index, {}) for pair in read]
+        table = table_of(read, states, self.options, self.context, self.inspecting)
         digests = digests_of(table)
         layers = self.layers.take(pairs, table, digests, self.options)
         found = self._judged(table)
@@ -188,6 +200,7 @@ class Run:
                 yield from self._tensor(table.evidence[row], digests[row], found.get(row, ()))
                 row += 1
             if pair.index in layers:
+                self.model.layers[layers[pair.index].name] = layers[pair.index].stats
                 for analysis, function in self.functions["layer"]:
                     yield from self._told(analysis, "layer", function(layers[pair.index], self.options))
 
@@ -205,6 +218,9 @@ class Run:
         pair = evidence.pair
         if pair.part == WEIGHTS:
             self.digests.append(digest)
+        if evidence.extras:
+            kept = {statistic: columns for statistic, columns in evidence.extras.items() if statistic.kept}
+            self.model.extras.update({pair.name: kept} if kept else {})
         if pair.part == WEIGHTS or self.options.compare_gradients:
             self.tally.tensor(evidence, digest)
         else:
@@ -222,7 +238,7 @@ class Run:
         for found in findings:
             if isinstance(found, Finding):
                 self.tally.finding(found)
-                if analysis.ranks_tensors and scope == "tensor":
+                if analysis.ranks_tensors or scope != "tensor":
                     self.model.findings.setdefault(analysis.name, []).append(found)
             yield self.composer.finding(analysis.name, found)
 

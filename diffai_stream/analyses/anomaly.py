@@ -67,7 +67,7 @@ def tensor(table: Table, options: Options) -> PlacedFindings:
     """The kinds that one tensor alone shows, by the columns of many: only tensors that trip a rule cost anything."""
     weights = [evidence.pair.part == WEIGHTS for evidence in table.evidence]
     for kind, rule in SIDE_RULES.items():
-        judged_here = table.measured & np.array([[is_weight or kind in STATE_KINDS] for is_weight in weights])
+        judged_here = table.measured & np.array([is_weight or kind in STATE_KINDS for is_weight in weights], np.bool_)[:, None]
         old, new = ({place: judged for place, judged in rule(table, view) if judged_here[place, view]} for view in SIDES)
         for place in sorted(old.keys() | new.keys()):
             side = "both" if place in old and place in new else "new" if place in new else "old"

@@ -6,12 +6,15 @@ imported when the analysis runs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from importlib import import_module
 from types import ModuleType
 from typing import Any, NamedTuple
 
+from diffai_stream.context.base import Context
+from diffai_stream.formats.base import Checkpoint
 from diffai_stream.options import Options
 
 
@@ -43,8 +46,8 @@ class Analysis:
     `module` may define `tensor(table, options)`, yielding (place in the table, finding) as soon as some tensors are done,
     `layer(evidence, options)` and `model(evidence, options)`, yielding findings of a layer or of the model, and
     `needs(pair, options)`: the statistics beyond the default ones that it asks for a pair. `default` analyses run without
-    their flag; a flag only adds. `one_sided` ones make sense for a single checkpoint; `ranks_tensors` ones find their tensor
-    findings in the model evidence at the end.
+    their flag; a flag only adds. `one_sided` ones make sense for a single checkpoint; the tensor findings of `ranks_tensors`
+    ones are in the model evidence at the end, for them and for those after them in the catalogue.
     """
 
     name: str
@@ -66,6 +69,23 @@ class Analysis:
     def load(self) -> ModuleType:
         """The module with the functions."""
         return import_module(self.module)
+
+
+@dataclass
+class RunContext:
+    """What is compared, beyond the tensors: both checkpoints, what lies beside them, and the pairs before in a trajectory."""
+
+    old: Checkpoint
+    new: Checkpoint
+    pairs: Sequence[Any] = ()
+    previous: Sequence[ModelEvidence] = field(default_factory=tuple)
+
+    @cached_property
+    def contexts(self) -> tuple[Context, Context]:
+        """What lies beside old and new; read when it is first asked for."""
+        from diffai_stream.context.read import context_of
+
+        return context_of(self.old), context_of(self.new)
 
 
 class Evidence(NamedTuple):
@@ -97,22 +117,34 @@ class Table(NamedTuple):
     measured: Any
     columns: dict[str, Any]
     coarse: Sequence[Any]
+    run: RunContext
 
 
 class LayerEvidence(NamedTuple):
-    """A layer whose tensors are all done: its name, merged figures, and the digests of its tensors by name."""
+    """A layer whose tensors are all done: its name, merged figures, and the digests of its tensors in plan order.
+
+    `extras` are the other statistics of its tensors by name, each by statistic.
+    """
 
     name: str
     stats: dict[str, Any]
     tensors: tuple[Any, ...]
     unread_count: int
+    extras: Mapping[str, Mapping[Any, dict[str, Any]]]
+    run: RunContext
 
 
 class ModelEvidence(NamedTuple):
-    """All of the model: the digest of every tensor in plan order, the findings by analysis so far."""
+    """All of the model: the digest of every tensor in plan order, the findings by analysis so far, layer ones too.
+
+    `extras` are those other statistics of tensors by name that are `kept` until the end; `layers` the merged figures by layer.
+    """
 
     tensors: Sequence[Any]
     findings: dict[str, list[Finding]]
+    extras: dict[str, dict[Any, dict[str, Any]]]
+    layers: dict[str, dict[str, Any]]
+    run: RunContext
 
 
 class Digest(NamedTuple):

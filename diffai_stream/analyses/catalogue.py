@@ -1,4 +1,4 @@
-"""The rows of every analysis. A new one is a row here and a small module with its functions."""
+"""The rows of every analysis, family by family. A new one is a row of its family and a small module with its functions."""
 
 from __future__ import annotations
 
@@ -48,12 +48,16 @@ _ROWS = (
         fields=AnomalyFields,
         default=True,
         one_sided=True,
+        ranks_tensors=True,
         needs=("moments", "extrema", "counts", "key_histogram", "row_sums", "content_hash"),
         reference="robust z-scores by median absolute deviation, Iglewicz & Hoaglin 1993",
     ),
 )
 
-ANALYSES: dict[str, Analysis] = {row.name: row for row in _ROWS}
+FAMILIES: tuple[tuple[Analysis, ...], ...] = (_ROWS,)
+"""The rows of each family folder, in the order in which they run: gates and documents, which judge the others, come last."""
+
+ANALYSES: dict[str, Analysis] = {row.name: row for rows in FAMILIES for row in rows}
 
 
 def chosen(names: Iterable[str]) -> list[Analysis]:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from diffai_stream.analyses.base import Digest, Evidence, Table
+from diffai_stream.analyses.base import Digest, Evidence, RunContext, Table
 from diffai_stream.engine.results import TensorStates
 from diffai_stream.options import Options
 from diffai_stream.plan.chunks import real_shape
@@ -52,7 +52,9 @@ class _Scans(NamedTuple):
     finished: Finished
 
 
-def table_of(pairs: Sequence[TensorPair], states: Sequence[States], options: Options, alone: bool = False) -> Table:
+def table_of(
+    pairs: Sequence[TensorPair], states: Sequence[States], options: Options, run: RunContext, alone: bool = False
+) -> Table:
     """The evidence of pairs, side by side. `states` of each by side, "both" when its sides were scanned together, empty when
     not read; `alone` says that there is only one checkpoint."""
     scans = list(_scans(states))
@@ -65,7 +67,7 @@ def table_of(pairs: Sequence[TensorPair], states: Sequence[States], options: Opt
             rows[places, PAIR_START:] = finished.rows[:, PAIR_START:]
     columns = _placed_columns(scans, len(pairs))
     evidence = _evidence(pairs, states, rows, measured, columns, options, alone)
-    return Table(evidence, rows, measured, columns, list(_coarse(scans)))
+    return Table(evidence, rows, measured, columns, list(_coarse(scans)), run)
 
 
 def _columns_of(view: View) -> slice:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from diffai_stream.analyses.base import Digest, LayerEvidence, Table
+from diffai_stream.analyses.base import Digest, LayerEvidence, RunContext, Table
 from diffai_stream.analyses.evidence import SIDES
 from diffai_stream.options import Options
 from diffai_stream.plan.pairs import TensorPair
@@ -32,6 +32,7 @@ class LayerBuilder:
         self.counts: Counts = np.zeros((3, COARSE_KEYS), np.int64)
         self.digests: list[Digest] = []
         self.unread_count = 0
+        self.extras: dict[str, dict[Any, dict[str, Any]]] = {}
 
 
 class Layers:
@@ -56,7 +57,7 @@ class Layers:
             self._outstanding[pair.layer] -= 1
             if not self._outstanding[pair.layer] and pair.layer in self._open:
                 settled[pair.index] = pair.layer
-        finished = _finish([(name, self._open.pop(name)) for name in settled.values()], options)
+        finished = _finish([(name, self._open.pop(name)) for name in settled.values()], options, table.run)
         return dict(zip(settled, finished, strict=True))
 
     def _add(self, table: Table, digests: Sequence[Digest]) -> None:
@@ -70,6 +71,8 @@ class Layers:
             if builder is None:
                 builder = self._open[digest.layer] = LayerBuilder()
             builder.digests.append(digest)
+            if evidence.extras:
+                builder.extras[digest.name] = evidence.extras
             if evidence.is_read:
                 builder.rows.append((digest.name, evidence.row))
             else:
@@ -87,7 +90,7 @@ def _merged_counts(table: Table, numbers: NDArray[np.int64], count: int) -> Coun
     return merged[1:]
 
 
-def _finish(layers: Sequence[tuple[str, LayerBuilder]], options: Options) -> list[LayerEvidence]:
+def _finish(layers: Sequence[tuple[str, LayerBuilder]], options: Options, run: RunContext) -> list[LayerEvidence]:
     """The merged evidence of complete layers."""
     if not layers:
         return []
@@ -95,8 +98,8 @@ def _finish(layers: Sequence[tuple[str, LayerBuilder]], options: Options) -> lis
     counts = np.stack([builder.counts for _, builder in layers])
     stats = [_figures(rows, counts[:, view], view, options) for view in SIDES.values()]
     return [
-        LayerEvidence(name, dict(zip(SIDES, sides, strict=True)), tuple(builder.digests), builder.unread_count)
-        for (name, builder), *sides in zip(layers, *stats, strict=True)
+        LayerEvidence(name, dict(zip(SIDES, sides, strict=True)), tuple(built.digests), built.unread_count, built.extras, run)
+        for (name, built), *sides in zip(layers, *stats, strict=True)
     ]
 
 

@@ -52,6 +52,11 @@ class Statistic(ABC, Generic[S]):
         """Whether it needs to know where an element is (rows, order of bytes)."""
         return False
 
+    @property
+    def kept(self) -> bool:
+        """Whether its columns are kept until the end of the run, for analyses of the whole model; they must be small."""
+        return False
+
     def skip_reason(self, shape: tuple[int, ...]) -> str | None:
         """Why it cannot be computed for a tensor of this shape, or None."""
         return None
