@@ -69,6 +69,14 @@ class Plane(NamedTuple):
         """Rows [start, stop) as contiguous float32."""
         return as_floats(self.component.dtype, self.take(start, stop))
 
+    def vector(self, start: int, stop: int | None = None) -> Floats:
+        """Numbers [start, stop) of a component in C order as float32; all of them from `start` on when no stop is given."""
+        dtype = self.component.dtype
+        item = np.dtype(_NUMPY.get(dtype, "u1"))
+        last = prod(self.component.shape) if stop is None else stop
+        raw = self.read(self.name, start * item.itemsize, last * item.itemsize)
+        return as_floats(dtype, np.ascontiguousarray(raw).view(item))
+
 
 def as_floats(dtype: str, stored: NDArray[Any]) -> Floats:
     """Contiguous float32 of numbers or codes of an element type, any shape."""

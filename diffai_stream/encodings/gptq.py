@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from diffai_stream.encodings import grid
 from diffai_stream.encodings.base import Decoder, Quantized, Read
 from diffai_stream.encodings.decoding import Bytes, Plane
 from diffai_stream.encodings.grid import GridDecoder, GridPlanes, group_index, layout_of
@@ -21,6 +22,8 @@ ROWS_OF_PLACES = np.argsort(AWQ_PLACES).astype(np.int64)
 
 def open_decoder(entry: Quantized, read: Read) -> Decoder:
     """The decoder of a tensor [out, in] whose component `data` holds words as GPTQ or AWQ stores them."""
+    if entry.metadata.get("version") == "gemv":
+        return grid.open_decoder(entry, read)
     plane = Plane("data", entry.components["data"], read)
     turned = _awq_rows if entry.metadata.get("zeros_order") == "awq" else _gptq_rows
 

@@ -132,6 +132,7 @@ class GridPlanes:
         self.per_matrix = -(-self.matrix_rows // self.group_rows)
         self.is_shared = self.scales.rows == self.per_matrix
         self.overall = self._overall()
+        self.divisor = np.float32(entry.metadata["scale_divisor"]) if "scale_divisor" in entry.metadata else None
 
     def of(self, first: int, last: int) -> Planes:
         """The planes of rows [first, last), one row each."""
@@ -155,16 +156,19 @@ class GridPlanes:
             return NO_PLANE
         if "zeros_axis" in self.entry.metadata:
             return packed_zeros(self.entry, self.read, low, high, self.scales.columns)
-        return Plane(name, self.entry.components[name], self.read).floats(low, high)
+        zeros = Plane(name, self.entry.components[name], self.read).floats(low, high)
+        offset = integer(self.entry, "zero_offset", 0)
+        return zeros + np.float32(offset) if offset else zeros
 
     def _overall(self) -> Floats | None:
         """The factors over all scales, one a matrix or one in all."""
         if "global_scale" not in self.entry.components:
             return None
-        plane = Plane("global_scale", self.entry.components["global_scale"], self.read)
-        return plane.floats(0, plane.rows).reshape(-1)
+        return Plane("global_scale", self.entry.components["global_scale"], self.read).vector(0)
 
     def _overall_applied(self, scales: Floats, rows: NDArray[np.int64]) -> Floats:
+        if self.divisor is not None:
+            scales = scales / self.divisor
         if self.overall is None:
             return scales
         factors = self.overall[rows // self.matrix_rows % len(self.overall)][:, None]

@@ -69,7 +69,9 @@ class Planes(NamedTuple):
 
 @lru_cache(maxsize=32)
 def codes_of(kind: str, bits: int = 8) -> Codes:
-    """Codes by name: `bits`, `words`, `signed`, an 8-bit float of the catalogue, or `F4`, the low nibble first."""
+    """Codes by name: `bits`, `words`, `signed`, `signed_nibbles`, an 8-bit float of the catalogue, `F4` (low nibble first)."""
+    if kind == "signed_nibbles":
+        return Codes(Packing.PAIRS, 4, pairs(((np.arange(16) ^ 8) - 8).astype(np.float32)))
     if kind in ("bits", "words", "signed"):
         return Codes(Packing[kind.upper()], bits)
     if kind == "F8_E4M3":

@@ -7,17 +7,27 @@ from __future__ import annotations
 
 from diffai_stream.encodings.base import DecodeKind, Encoding
 
-INTEGER_BITS = (1, 2, 3, 4, 5, 6, 7, 8)
-
 
 def _row(name: str, bits: int, module: str, title: str) -> Encoding:
     target = f"diffai_stream.encodings.{module}:open_decoder"
     return Encoding(name, bits, DecodeKind.F32, "quantized", title=title, decoder=target)
 
 
+_FLOATS = ("E4M3", "E5M2", "E4M3FNUZ", "E5M2FNUZ")
+
 QUANTIZED: tuple[Encoding, ...] = (
-    *(
-        _row(f"F8_{name}_SCALED", 8, "grid", f"{name} with scales per tensor, row or block")
-        for name in ("E4M3", "E5M2", "E4M3FNUZ", "E5M2FNUZ")
-    ),
+    *(_row(f"F8_{name}_SCALED", 8, "grid", f"{name} with scales per tensor, row or block") for name in _FLOATS),
+    _row("MXFP8", 8, "grid", "8-bit floats, an exponent for 32"),
+    _row("MXFP4", 4, "grid", "E2M1, an exponent for 32"),
+    _row("NVFP4", 4, "grid", "E2M1, an E4M3 scale for 16, one over all"),
+    _row("I8_SCALED", 8, "grid", "signed bytes with scales per tensor, row, group or block"),
+    _row("I4_SCALED", 4, "grid", "signed nibbles with scales and zeros per group"),
+    *(_row(f"I{bits}_PACKED", bits, "grid", f"compressed-tensors, {bits} bits packed into words") for bits in range(1, 9)),
+    *(_row(f"GPTQ_I{bits}", bits, "gptq", f"GPTQ, {bits} bits") for bits in (2, 3, 4, 8)),
+    _row("AWQ_I4", 4, "gptq", "AWQ, 4 bits"),
+    _row("BNB_I8", 8, "grid", "bitsandbytes int8, a scale a row"),
+    _row("BNB_NF4", 4, "blocks", "bitsandbytes NormalFloat, an absmax a block"),
+    _row("BNB_FP4", 4, "blocks", "bitsandbytes fp4, an absmax a block"),
+    *(_row(f"MLX_I{bits}", bits, "grid", f"MLX, {bits} bits, scale and bias per group") for bits in (2, 3, 4, 5, 6, 8)),
+    *(_row(f"HQQ_I{bits}", bits, "parts", f"HQQ, {bits} bits, scale and zero per group") for bits in (1, 2, 3, 4, 8)),
 )

@@ -1,8 +1,8 @@
 """Zero points packed into 32-bit words: along the rows of the matrix (GPTQ, AWQ, compressed-tensors) or along its groups.
 
 Metadata: `zeros_axis` (`rows` or `columns`), `zeros_codes` (`bits` dense, `words` padded), `zeros_order` (`awq`: eight columns
-interleaved in a word), `zero_offset` (what is added to a stored code). The component is [groups, words] for `rows`,
-[rows, words] for `columns`.
+interleaved in a word), `zero_offset` (what is added to a stored code, modulo 2^bits). The component is [groups, words] for
+`rows`, [rows, words] for `columns`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,10 @@ def packed_zeros(entry: Quantized, read: Read, first: int, last: int, groups: in
     else:
         zeros = _along_rows(entry, plane, codes, first, last)
     offset = integer(entry, "zero_offset", 0)
-    return np.ascontiguousarray(zeros if not offset else zeros + np.float32(offset))
+    if offset:
+        zeros = zeros + np.float32(offset)
+        zeros[zeros >= 1 << codes.bits] = 0  # stored as -1, which wrapped
+    return np.ascontiguousarray(zeros)
 
 
 def _along_rows(entry: Quantized, plane: Plane, codes: Codes, first: int, last: int) -> Floats:

@@ -15,11 +15,16 @@ class Refused(Exception):
     """Why tensors that look like one quantized weight are left as they are stored."""
 
 
+class Opaque(Refused):
+    """A layout that is known by name but not decoded here: its stored tensors are compared as they are."""
+
+
 class Folded(NamedTuple):
-    """The logical tensor, and the names of the stored ones that it is made of."""
+    """The logical tensor, the names of the stored ones it is made of, and perhaps (code, message) of what is odd about it."""
 
     entry: TensorEntry
     consumed: tuple[str, ...]
+    remark: tuple[str, str] | None = None
 
 
 class Settings(NamedTuple):
@@ -103,10 +108,29 @@ def stored_bytes(entry: TensorEntry, limit: int = MAX_READ_NBYTES) -> bytes:
     return b"".join(parts)
 
 
-def text_of(parameters: Mapping[str, object]) -> dict[str, str]:
-    """Parameters as the strings of an entry's metadata; what is None is left out."""
-    return {
-        key: str(value).lower() if isinstance(value, bool) else str(value)
-        for key, value in parameters.items()
-        if value is not None
-    }
+def logical(
+    name: str, shape: tuple[int, ...], encoding: str, parts: Mapping[str, Component], parameters: Mapping[str, object]
+) -> TensorEntry:
+    """The entry of a folded weight; parameters become the strings of its metadata, those that are None are left out."""
+    metadata = {key: _text(value) for key, value in parameters.items() if value is not None}
+    return TensorEntry(name, shape, encoding, parts, metadata)
+
+
+def _text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def words_needed(count: int, bits: int, dense: bool = True) -> int:
+    """32-bit words that `count` codes take, packed densely or with as many whole codes a word as fit."""
+    return -(-count * bits // 32) if dense else -(-count // (32 // bits))
+
+
+def group_size(columns: int, groups: int, configured: int | None) -> int:
+    """Columns of a group: what is configured when it gives that many groups, else an equal share. Raises Refused."""
+    if groups == 1:
+        return max(columns, 1)
+    if configured is not None and configured > 0 and -(-columns // configured) == groups:
+        return configured
+    if groups and columns % groups == 0:
+        return columns // groups
+    raise Refused(f"{groups} groups do not divide {columns} columns")

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from diffai_stream.errors import FormatError, TensorError
 from diffai_stream.formats.base import Checkpoint, Oddity, TensorEntry
 from diffai_stream.formats.inert import Notes, read_json
-from diffai_stream.formats.quantized.base import Folded, Found, Refused, Settings
+from diffai_stream.formats.quantized.base import Folded, Found, Opaque, Refused, Settings
 from diffai_stream.formats.quantized.catalogue import FAMILIES, FamilyRow
 
 CONFIG_LIMIT = 16_000_000
@@ -30,6 +30,10 @@ def fold(checkpoint: Checkpoint, directory: str) -> Checkpoint:
     tensors = {entry.name: entry for entry in checkpoint.tensors}
     settings, oddities = read_settings(directory, checkpoint.metadata)
     found = _folded(telling, tensors, settings, notes)
+    if found and settings.values.get("transform_config"):
+        notes.add(
+            "rotated_weights", "the weights were rotated before quantization: they do not equal the original element by element"
+        )
     if found:
         checkpoint = checkpoint._replace(tensors=_replaced(checkpoint.tensors, found))
     return checkpoint._replace(oddities=(*checkpoint.oddities, *oddities, *notes.oddities()))
@@ -48,8 +52,13 @@ def _folded(telling: list[str], tensors: Mapping[str, TensorEntry], settings: Se
                 _check(folded, tensors, taken)
                 found.append(folded)
                 taken.update(folded.consumed)
-        except (Refused, TensorError) as error:
-            notes.add("quantized_as_stored", f"{name!r} looks quantized but is compared as it is stored: {error}", name)
+                if folded.remark is not None:
+                    code, message = folded.remark
+                    notes.add(code, f"{folded.entry.name!r}: {message}", folded.entry.name)
+        except Opaque as reason:
+            notes.add("opaque_quantization", f"the tensors of {name!r} are compared as they are stored: {reason}", name)
+        except (Refused, TensorError) as reason:
+            notes.add("quantized_as_stored", f"{name!r} looks quantized but is compared as it is stored: {reason}", name)
     return found
 
 

@@ -6,8 +6,7 @@ name says, the scale multiplies. U8 scales, one for 32 columns, are exponents (E
 
 from __future__ import annotations
 
-from diffai_stream.formats.base import TensorEntry
-from diffai_stream.formats.quantized.base import Folded, Found, Refused, component, text_of
+from diffai_stream.formats.quantized.base import Folded, Found, Refused, component, logical
 from diffai_stream.formats.quantized.scales import scale_grid
 
 CODES = ("F8_E4M3", "F8_E5M2", "F8_E4M3FNUZ", "F8_E5M2FNUZ")
@@ -30,18 +29,16 @@ def fold(found: Found) -> Folded | None:
         if grid.group_columns != MX_GROUP:
             raise Refused(f"{scales.name!r} holds bytes, which are scales only over groups of {MX_GROUP}")
         stored = stored._replace(dtype="F8_E8M0")
-    metadata = text_of(
-        {
-            "method": found.settings.method or "fp8",
-            "codes": weight.encoding,
-            "bits": 8,
-            "group_rows": grid.group_rows,
-            "group_size": grid.group_columns,
-        }
-    )
+    parameters = {
+        "method": found.settings.method or "fp8",
+        "codes": weight.encoding,
+        "bits": 8,
+        "group_rows": grid.group_rows,
+        "group_size": grid.group_columns,
+    }
     parts = {"data": component(weight), "scales": stored}
-    entry = TensorEntry(weight.name, weight.shape, f"{weight.encoding}_SCALED", parts, {**weight.metadata, **metadata})
-    return Folded(entry, (weight.name, scales.name))
+    encoding = "MXFP8" if stored.dtype == "F8_E8M0" and grid[:2] == (1, MX_GROUP) else f"{weight.encoding}_SCALED"
+    return Folded(logical(weight.name, weight.shape, encoding, parts, parameters), (weight.name, scales.name))
 
 
 def _block(found: Found) -> tuple[int, int] | None:
