@@ -17,13 +17,14 @@ FUZZ_FILES ?= 20000
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-# silero-vad and basic-pitch are installed for the models in them, real checkpoints for the tests; what they need to run is not.
+# silero-vad, lpips and basic-pitch are installed for the models in them, real checkpoints for the tests, without what they need
+# to run.
 venv: $(READY) ## set up .venv with all that development needs
 
 $(READY): pyproject.toml .ci/constraints.txt
 	$(PYTHON) -m venv --clear $(VENV)
 	$(PY) -m pip install --quiet --disable-pip-version-check -e '.[dev]' -c .ci/constraints.txt
-	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps silero-vad basic-pitch -c .ci/constraints.txt
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps silero-vad lpips basic-pitch -c .ci/constraints.txt
 	@touch $@
 
 demo: $(READY) ## make a small pair of models in demo/ and compare it

@@ -56,7 +56,7 @@ FORMATS: tuple[FormatRow, ...] = (
     FormatRow(
         "pytorch",
         "PyTorch checkpoint",
-        (".pt", ".pth", ".bin", ".ckpt"),
+        (".pt", ".pth", ".bin", ".ckpt", ".jit"),
         "diffai_stream.formats.torch_files",
         notes="zip, TorchScript and the older layout; nothing in the pickle is ever imported or called",
     ),

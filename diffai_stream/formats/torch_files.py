@@ -15,7 +15,7 @@ from diffai_stream.formats.pickled.collect import collect
 from diffai_stream.formats.pickled.entries import Locate, tensor_entry
 from diffai_stream.formats.pickled.torch_legacy import Legacy
 from diffai_stream.formats.pickled.torch_values import Tensor
-from diffai_stream.formats.pickled.torch_zip import Archive
+from diffai_stream.formats.pickled.torch_zip import Archive, has_pickle
 from diffai_stream.formats.zip_members import LOCAL_HEADER
 from diffai_stream.storage.extent import FileStamp
 
@@ -30,7 +30,9 @@ def probe(path: str, head: bytes) -> bool:
     """Whether it begins as torch writes files: an archive with a pickle, the old magic number, or the older tar."""
     if head.startswith(_ZIP):
         folder, _, member = _first_member(head).rpartition("/")
-        return (bool(folder) and member in _MEMBERS) or path.lower().endswith(_SUFFIXES)
+        if not folder:
+            return path.lower().endswith(_SUFFIXES)
+        return member in _MEMBERS or has_pickle(path)
     if head[257:262] == _TAR:
         return path.lower().endswith(_SUFFIXES)
     return _LEGACY in head[:32]

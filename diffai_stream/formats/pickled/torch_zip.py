@@ -7,9 +7,12 @@ that someone compressed again are read through their deflate streams.
 
 from __future__ import annotations
 
+import struct
+import zipfile
 from io import FileIO
 
 from diffai_stream.errors import FormatError, TensorError
+from diffai_stream.formats.inert import open_regular
 from diffai_stream.formats.pickled.allowed import Names
 from diffai_stream.formats.pickled.entries import Place
 from diffai_stream.formats.pickled.machine import Machine
@@ -19,6 +22,15 @@ from diffai_stream.formats.zip_members import Member, read_members
 
 MAX_INFLATED_NBYTES = 1 << 26
 _PICKLE, _CONSTANTS = "data.pkl", "constants.pkl"
+
+
+def has_pickle(path: str) -> bool:
+    """Whether a zip archive holds a pickle where torch puts it; members come in any order."""
+    try:
+        with open_regular(path) as (file, _), zipfile.ZipFile(file) as archive:
+            return any(name.endswith("/" + _PICKLE) for name in archive.namelist())
+    except (FormatError, zipfile.BadZipFile, NotImplementedError, ValueError, OverflowError, EOFError, struct.error):
+        return False
 
 
 class Archive:
