@@ -74,6 +74,13 @@ FORMATS: tuple[FormatRow, ...] = (
         "diffai_stream.formats.pickle_files",
         notes="arrays of scikit-learn models and others; of compressed files zlib and gzip ones",
     ),
+    FormatRow(
+        "torch_dcp",
+        "torch.distributed.checkpoint",
+        (".metadata",),
+        "diffai_stream.formats.torch_dcp",
+        notes="directories of any world size, boxes of any sharding put together",
+    ),
     FormatRow("skops", "skops", (".skops",), "diffai_stream.formats.skops_files", notes="scikit-learn models without a pickle"),
     FormatRow(
         "numpy",

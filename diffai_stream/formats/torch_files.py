@@ -66,6 +66,8 @@ def _of_archive(archive: Archive, stamp: FileStamp, notes: Notes) -> Checkpoint:
     root = archive.value()
     if archive.is_script:
         root = {"model": root, "constants": archive.constants()}
+        found = _checkpoint(root, archive.locate, archive.names.told(), stamp, notes)
+        return found._replace(hyperparameters={})  # what its modules keep beside tensors is no setting of anyone
     return _checkpoint(root, archive.locate, archive.names.told(), stamp, notes)
 
 

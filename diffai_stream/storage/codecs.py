@@ -22,6 +22,7 @@ from diffai_stream.storage.extent import Extent
 Reader = Callable[[Extent, int, int], NDArray[np.uint8]]
 SEQUENTIAL = "deflate"
 CODECS = {
+    "boxes": "diffai_stream.storage.boxes:read_extent",
     "fill": "diffai_stream.storage.fill:read_extent",
     "records": "diffai_stream.storage.records:read_extent",
     "spill": "diffai_stream.storage.spill:read_extent",

@@ -36,10 +36,11 @@ def collect(root: object, describe: Describe, notes: Notes) -> Contents:
     if not tree.leaves:
         notes.add("no_tensors", "it holds no tensors")
     leaves = _optimizers_named(root, tree.leaves)
-    return _contents(sort_leaves(leaves), describe, notes, _hyperparameters(root, tree.scalars))
+    return contents_of(sort_leaves(leaves), describe, notes, _hyperparameters(root, tree.scalars))
 
 
-def _contents(found: list[Sorted], describe: Describe, notes: Notes, scalars: dict[str, Scalar]) -> Contents:
+def contents_of(found: list[Sorted], describe: Describe, notes: Notes, scalars: Mapping[str, Scalar]) -> Contents:
+    """The contents that sorted leaves make: one that cannot be described is an error, one met before an alias."""
     tensors: dict[str, TensorEntry] = {}
     errors: list[TensorError] = []
     stored: dict[object, str] = {}

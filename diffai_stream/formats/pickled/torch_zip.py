@@ -34,9 +34,9 @@ def has_pickle(path: str) -> bool:
 
 
 class Archive:
-    """One archive: its pickled value, and where its storages lie. `start` is where it begins in a larger file."""
+    """One archive: its pickled value, and where its storages lie. It may end `nbytes` bytes into a larger file."""
 
-    def __init__(self, file: FileIO, nbytes: int, path: str, real_path: str) -> None:
+    def __init__(self, file: FileIO, nbytes: int, path: str, real_path: str, names: Names | None = None) -> None:
         self.file, self.path, self.real_path = file, path, real_path
         found, flaws = read_members(file, nbytes, path)
         self.members = {member.name: member for member in found}
@@ -44,7 +44,7 @@ class Archive:
         self.root = self._root()
         order = self.members.get(self.root + "byteorder")
         self.big_endian = order is not None and order.head(file, 16).strip() == b"big"
-        self.names = Names()
+        self.names = names or Names()
 
     def _root(self) -> str:
         names = [name for name in (*self.members, *self.flaws) if name.endswith("/" + _PICKLE)]

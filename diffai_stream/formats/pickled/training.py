@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from diffai_stream.formats.pickled.arrays import Array
-from diffai_stream.formats.pickled.torch_values import Tensor
 from diffai_stream.formats.pickled.tree import Leaf, Path
 
 WEIGHTS = ("state_dict", "model_state_dict", "model_state", "model", "module", "net", "network", "weights", "params")
@@ -110,7 +108,8 @@ def _others(key: str, group: list[Leaf], has_main: bool) -> list[Sorted]:
 
 
 def _is_scalar(value: Any) -> bool:
-    return isinstance(value, Tensor | Array) and isinstance(value.shape, tuple) and all(size == 1 for size in value.shape)
+    shape = getattr(value, "shape", None)
+    return isinstance(shape, tuple) and all(size == 1 for size in shape)
 
 
 def dotted(path: Path) -> str:
