@@ -24,6 +24,7 @@ SEQUENTIAL = "deflate"
 CODECS = {
     "boxes": "diffai_stream.storage.boxes:read_extent",
     "fill": "diffai_stream.storage.fill:read_extent",
+    "flip": "diffai_stream.storage.flip:read_extent",
     "records": "diffai_stream.storage.records:read_extent",
     "spill": "diffai_stream.storage.spill:read_extent",
     "swap": "diffai_stream.storage.swap:read_extent",

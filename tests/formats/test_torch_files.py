@@ -52,7 +52,9 @@ def written(path: Path, value: object, **how) -> Path:
 
 
 def exported(path: Path, tensors: dict) -> Path:
-    safetensors.save_file({name: tensor.detach().contiguous().clone() for name, tensor in tensors.items()}, path)
+    safetensors.save_file(
+        {name: tensor.detach().resolve_conj().resolve_neg().contiguous().clone() for name, tensor in tensors.items()}, path
+    )
     return path
 
 
@@ -92,6 +94,9 @@ LAYOUTS = {
     "stepped": lambda: torch.randn(30, 20)[::3, ::2],
     "permuted": lambda: torch.randn(6, 5, 4, 3).permute(2, 0, 3, 1),
     "overlapping": lambda: torch.randn(100).as_strided((20, 30), (3, 1)),
+    "negative": lambda: torch.randn(9, 4, dtype=torch.complex64).conj().imag,
+    "conjugate": lambda: torch.randn(9, 4, dtype=torch.complex64).conj(),
+    "conjugate_transposed": lambda: torch.randn(9, 4, dtype=torch.complex64).mH,
     "complex_transposed": lambda: torch.randn(9, 4, dtype=torch.complex64).t(),
 }
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+from diffai_stream.encodings.base import Encoding
 from diffai_stream.encodings.catalogue import ENCODINGS
 from diffai_stream.formats.base import Component, TensorEntry
 from diffai_stream.formats.inert import element_count
 from diffai_stream.formats.pickled.torch_values import ENCODINGS_OF, Storage, Tensor
 from diffai_stream.storage.extent import Extent
+from diffai_stream.storage.flip import flipped
 from diffai_stream.storage.spill import spilled
 from diffai_stream.storage.swap import swapped
 
@@ -29,9 +31,6 @@ Locate = Callable[[Storage], Place]
 
 def tensor_entry(name: str, tensor: Tensor, locate: Locate, part: str = "weights") -> TensorEntry:
     """The entry of a tensor. Raises ValueError that says why there is none."""
-    if tensor.flipped:
-        flip = "conjugate" if tensor.flipped == "conj" else "negative"
-        raise ValueError(f"stored as the {flip} of its values (a lazy view); save it with resolve_{tensor.flipped}()")
     component = tensor_component(tensor, locate)
     return TensorEntry(name, component.shape, component.dtype, {"data": component}, part=part)
 
@@ -54,10 +53,19 @@ def tensor_component(tensor: Tensor, locate: Locate) -> Component:
     if first + nbytes > place.nbytes:
         raise ValueError(f"reaches to byte {first + nbytes} of its storage, which has {place.nbytes}")
     is_plain = numel == 0 or is_contiguous(shape, strides)
-    extent = _extent(place, first, nbytes, is_plain)
+    extent = _extent(place, first, nbytes, is_plain and not tensor.flipped)
     if place.big_endian:
         extent = swapped(extent, ENCODINGS[encoding].itemsize)
+    if tensor.flipped:
+        extent = _unflipped(extent, ENCODINGS[encoding], tensor.flipped)
     return Component((extent,), encoding, shape, None if is_plain else strides)
+
+
+def _unflipped(extent: Extent, encoding: Encoding, flag: str) -> Extent:
+    """The extent of a lazy view: its bytes are the negatives or conjugates of its values."""
+    if encoding.family != "float" or (flag == "conj") != (encoding.components == 2):
+        raise ValueError(f"marked as {flag} although it is of {encoding.name}")
+    return flipped(extent, encoding.itemsize * encoding.components)
 
 
 def _extent(place: Place, first: int, nbytes: int, in_order: bool) -> Extent:
