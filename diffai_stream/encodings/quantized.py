@@ -29,5 +29,8 @@ QUANTIZED: tuple[Encoding, ...] = (
     _row("BNB_NF4", 4, "blocks", "bitsandbytes NormalFloat, an absmax a block"),
     _row("BNB_FP4", 4, "blocks", "bitsandbytes fp4, an absmax a block"),
     *(_row(f"MLX_I{bits}", bits, "grid", f"MLX, {bits} bits, scale and bias per group") for bits in (2, 3, 4, 5, 6, 8)),
+    _row("QINT8", 8, "affine", "torch qint8, a scale for the tensor or each channel"),
+    _row("QUINT8", 8, "affine", "torch quint8, the same"),
+    _row("QINT32", 32, "affine", "torch qint32, the same"),
     *(_row(f"HQQ_I{bits}", bits, "parts", f"HQQ, {bits} bits, scale and zero per group") for bits in (1, 2, 3, 4, 8)),
 )

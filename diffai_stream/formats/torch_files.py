@@ -13,6 +13,7 @@ from diffai_stream.formats.base import Checkpoint, TensorEntry
 from diffai_stream.formats.inert import Notes, collection_paused, open_regular, read_exactly
 from diffai_stream.formats.pickled.collect import collect
 from diffai_stream.formats.pickled.entries import Locate, tensor_entry
+from diffai_stream.formats.pickled.quantized_entries import quantized_entry
 from diffai_stream.formats.pickled.torch_legacy import Legacy
 from diffai_stream.formats.pickled.torch_values import Tensor
 from diffai_stream.formats.pickled.torch_zip import Archive, has_pickle
@@ -81,7 +82,8 @@ def _checkpoint(root: object, locate: Locate, unlisted: tuple[str, ...], stamp: 
     def describe(name: str, value: Any, part: str) -> list[TensorEntry]:
         if not isinstance(value, Tensor):
             raise ValueError("an array within the pickle of a torch file is not compared; save it as a tensor")
-        return [tensor_entry(name, value, locate, part)]
+        entry = tensor_entry if value.quantizer is None else quantized_entry
+        return [entry(name, value, locate, part)]
 
     found = collect(root, describe, notes)
     return Checkpoint(
