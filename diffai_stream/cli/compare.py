@@ -10,7 +10,7 @@ from diffai_stream.cli.options import analysis_options, chosen_options, printing
 from diffai_stream.cli.parameters import CheckpointPath
 from diffai_stream.cli.sections import SectionCommand
 from diffai_stream.errors import UsageError
-from diffai_stream.storage.files import start_early
+from diffai_stream.storage.read_ahead import start_early
 
 if TYPE_CHECKING:
     from diffai_stream.report.progress import Progress

@@ -1,18 +1,14 @@
-"""Open files, a small per-process cache of descriptors, and reading ahead of their use."""
+"""Open files: a small per-process cache of descriptors."""
 
 from __future__ import annotations
 
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
 
 from diffai_stream.storage.mounts import is_network_file
 
 OPEN_FILES = 64  # far below the usual limit of 1,024, and below a limit of 500
-EARLY_NBYTES = 256 << 20  # of a file, fetched while the engine is still being imported
-ADVISED_NBYTES = 128 << 10  # Linux fetches no more than the read-ahead size of the device for one request
-EARLY_FILES = 2  # of a directory
 
 
 class OpenFiles:
@@ -50,40 +46,3 @@ class OpenFiles:
 
 
 FILES = OpenFiles()
-
-
-def read_ahead(ranges: Mapping[str, list[tuple[int, int]]]) -> None:
-    """Ask the kernel to fetch (offset, nbytes) ranges by path; returns at once where it can, and never fails."""
-    for path, pieces in ranges.items():
-        try:
-            descriptor, _ = FILES.duplicate(path)
-        except OSError:
-            continue
-        try:
-            for offset, nbytes in pieces:
-                for at in range(offset, offset + nbytes, ADVISED_NBYTES):
-                    os.posix_fadvise(descriptor, at, min(ADVISED_NBYTES, offset + nbytes - at), os.POSIX_FADV_WILLNEED)
-        except (OSError, AttributeError):
-            pass
-        finally:
-            os.close(descriptor)
-
-
-def start_early(paths: Iterable[str]) -> None:
-    """Begin to fetch the first bytes of files, or of the first files of directories, in the background; never fails."""
-    ranges: dict[str, list[tuple[int, int]]] = {}
-    for path in paths:
-        for file in _first_files(path):
-            ranges[file] = [(0, EARLY_NBYTES)]
-    if ranges:
-        threading.Thread(target=read_ahead, args=(ranges,), name="early", daemon=True).start()
-
-
-def _first_files(path: str) -> list[str]:
-    """Regular files only: opening a pipe would wait for its writer."""
-    try:
-        names = sorted(entry.path for entry in os.scandir(path) if entry.name.endswith(".safetensors"))
-        found = names[:EARLY_FILES]
-    except OSError:
-        found = [path]
-    return [file for file in found if os.path.isfile(file)]
