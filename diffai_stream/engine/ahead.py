@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from math import prod
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from diffai_stream.engine.results import BatchResult
-from diffai_stream.formats.base import TensorEntry
 from diffai_stream.plan.chunks import Batch, Slice, real_shape
 from diffai_stream.storage.extent import Extent
 from diffai_stream.storage.read_ahead import Piece, ReadAhead
@@ -23,7 +22,7 @@ class Ahead:
         self._reading = ReadAhead((pieces_of(batch), batch.nbytes) for batch in batches)
         self.callbacks = [(None, None, None, self._finished, None)]
 
-    def __enter__(self) -> Ahead:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:

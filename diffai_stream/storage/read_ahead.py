@@ -29,10 +29,10 @@ class Piece(NamedTuple):
 
 
 class ReadAhead:
-    """Reads steps (pieces, and how many bytes of the plan they stand for) in a thread, so far ahead of `used` as allowed."""
+    """Reads steps (pieces, and how many bytes of the plan they stand for) in a thread, AHEAD_NBYTES ahead of `used`."""
 
-    def __init__(self, steps: Iterable[tuple[list[Piece], int]], ahead_nbytes: int = AHEAD_NBYTES) -> None:
-        self._steps, self._free = steps, ahead_nbytes
+    def __init__(self, steps: Iterable[tuple[list[Piece], int]]) -> None:
+        self._steps, self._free = steps, AHEAD_NBYTES
         self._changed = threading.Condition()
         self._is_stopped = False
         threading.Thread(target=self._run, name="read-ahead", daemon=True).start()
