@@ -13,6 +13,21 @@ from typing import NamedTuple
 import numpy as np
 
 from tests.checkpoints import write_safetensors, write_sharded
+from tests.messages import (
+    field,
+    onnx_attribute,
+    onnx_constant,
+    onnx_model,
+    onnx_node,
+    onnx_tensor,
+    packed,
+    tf_const,
+    tf_graph,
+    tf_shape,
+    tf_tensor,
+    write_bundle,
+    write_onnx,
+)
 
 
 class Seed(NamedTuple):
@@ -96,6 +111,34 @@ def _onnx(folder: Path, external: bool) -> Path:
     return path
 
 
+def _onnx_places(folder: Path) -> Path:
+    """Weights in all places but the usual one, in varints and in keyed lists."""
+    value = weights()["layers.0.q_proj.weight"]
+    inner = field(6, field(1, onnx_constant("inner", value)) + field(5, onnx_tensor("ids", weights()["ids"])))
+    halves = field(1, 5) + field(2, 10) + field(8, "halves") + packed(5, [0, 1, 31744, 15360, 65535])
+    ints = b"".join(field(8, number) for number in range(200))
+    nodes = [
+        onnx_node("If", name="if", more=onnx_attribute("then_branch", inner)),
+        onnx_node("TreeEnsemble", name="trees", more=onnx_attribute("ids", ints)),
+    ]
+    return write_onnx(folder / "model.onnx", onnx_model([halves], nodes))
+
+
+def _tf_checkpoint(folder: Path) -> Path:
+    scalars = {"optimizer/learning_rate/.ATTRIBUTES/VARIABLE_VALUE": np.float32(0.1)}
+    return write_bundle(folder / "checkpoint" / "ckpt-1", weights() | scalars, 2).parent
+
+
+def _tf_graph(folder: Path) -> Path:
+    value = weights()["layers.0.q_proj.weight"]
+    filled = field(1, 1) + field(2, tf_shape([9, 9])) + field(5, bytes(8))
+    ids = field(1, 9) + field(2, tf_shape([99])) + packed(10, range(-50, 49))
+    tensors = {"kernel": tf_tensor(value), "filled": filled, "ids": ids}
+    raw = tf_graph(tf_const(name, tensor) for name, tensor in tensors.items())
+    (folder / "model.pb").write_bytes(raw)
+    return folder / "model.pb"
+
+
 def _pickle(folder: Path) -> Path:
     (folder / "model.pkl").write_bytes(pickle.dumps({"params": weights(), "depth": 3}, protocol=4))
     return folder / "model.pkl"
@@ -131,6 +174,9 @@ CORPUS: dict[str, Seed] = {
     "gguf": Seed("gguf", _gguf, "gguf"),
     "onnx": Seed("onnx", partial(_onnx, external=False), "onnx"),
     "onnx-external": Seed("onnx", partial(_onnx, external=True), "onnx"),
+    "onnx-places": Seed("onnx", _onnx_places),
+    "tf-checkpoint": Seed("tensorflow", _tf_checkpoint),
+    "tf-graph": Seed("tensorflow", _tf_graph),
 }
 
 
