@@ -173,8 +173,8 @@ class Bundle:
         parts = []
         for places in entry.slices:
             part = entries.get(slice_key(key, places))
-            if part is None:
-                raise ValueError(f"its slice {_shown(places)} has no entry")
+            if part is None or part.slices:
+                raise ValueError(f"its slice {_shown(places)} has no entry of its own")
             ends = _ends(places, entry.shape)
             if part.shape != tuple(stop - start for start, stop in ends) or part.kind != entry.kind:
                 raise ValueError(f"its slice {_shown(places)} is of another shape or type")

@@ -16,6 +16,7 @@ from diffai_stream.storage.records import of_records
 from diffai_stream.storage.varints import SIXES, count_varints, packed
 
 _MAX_RUNS = 1024
+_COUNTED_NBYTES = 1 << 16
 _SIZES = {FIXED32: 4, FIXED64: 8}
 
 
@@ -71,13 +72,15 @@ class Values:
     def varints(self, path: str, dtype: str, count: int, nbytes: int) -> tuple[Extent, ...]:
         """Extents of integers as `dtype`: `count` values are due, which take `nbytes` bytes decoded.
 
-        Those of a lone packed run are counted when they are read. Raises ValueError for other wire types and for runs that
-        cannot hold so many, TensorError for damaged ones.
+        Those of a long and lone packed run are counted when they are read. Raises ValueError for other wire types and for
+        runs that do not hold so many, TensorError for damaged ones.
         """
         if len(self.runs) == 1 and self.runs[0].wire == BYTES:
             run = self.runs[0]
             if not count <= run.nbytes <= 10 * count:
                 raise ValueError(f"{count} values are due, which {run.nbytes} bytes of varints cannot be")
+            if run.nbytes <= _COUNTED_NBYTES and (there := count_varints(path, run.offset, run.nbytes)) != count:
+                raise ValueError(f"{count} values are due, {there} are there")
             return (packed(path, run.offset, run.nbytes, dtype, nbytes),)
         if dtype == SIXES:
             raise ValueError("its 6-bit values do not lie in one piece")

@@ -16,6 +16,7 @@ from diffai_stream.errors import CheckpointError, FormatError, MissingExtraError
 from diffai_stream.formats import catalogue
 from diffai_stream.formats.base import Checkpoint, Oddity
 from diffai_stream.formats.catalogue import FORMATS, FormatRow, open_checkpoint
+from tests import hostile_messages  # noqa: F401 - adds to HOSTILE
 from tests.assets_hostile import ARRAY, HOSTILE
 from tests.checkpoints import write_safetensors
 

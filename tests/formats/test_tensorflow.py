@@ -147,7 +147,7 @@ def test_slices_across_rows_are_compared_each(tmp_path):
     [
         ({"cuts": [((0, 65), None)]}, "1 slices do not cover it once"),
         ({"cuts": [((0, 70), None), ((65, 130), None)]}, "2 slices do not cover it once"),
-        ({"cuts": [((0, 65), None), ((65, 130), None)], "drop": [1]}, "65,65:- has no entry"),
+        ({"cuts": [((0, 65), None), ((65, 130), None)], "drop": [1]}, "65,65:- has no entry of its own"),
         ({"cuts": [((0, 65), None), ((65, 130), None)], "lies": [1]}, "of another shape"),
         ({"cuts": [((0, 65),), ((65, 130),)]}, "not as many axes"),
     ],

@@ -9,6 +9,7 @@ import pytest
 from diffai_stream.errors import DiffaiError
 from diffai_stream.pipeline import compare
 from diffai_stream.report.ndjson import encode
+from tests import hostile_messages  # noqa: F401 - adds to HOSTILE
 from tests.assets_hostile import HOSTILE
 from tests.checkpoints import write_safetensors, write_sharded
 from tests.validation import of_type, printed, run, tensors
