@@ -32,6 +32,11 @@ class Options:
     epsilon: float = 0.0
     relative_tolerance: float = 0.0
     precision_loss_threshold: float | None = None
+    tolerance: float = 0.01
+    tolerance_per_layer: tuple[tuple[str, float], ...] = ()
+    expect_unchanged: tuple[str, ...] = ()
+    min_sqnr: float | None = None
+    max_size: int | None = None
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     maps: tuple[tuple[str, str], ...] = ()

@@ -126,7 +126,8 @@ class Run:
             yield from map(self.composer.warning, checkpoint.oddities)
         for checkpoint, side in zip(checkpoints, ("old", "new"), strict=False):
             if (unsafe := unsafe_pickle.finding(checkpoint, side)) is not None:
-                self.tally.finding(unsafe)
+                self.tally.finding("anomaly", unsafe)
+                self.model.findings.setdefault("anomaly", []).append(unsafe)
                 yield self.composer.finding("anomaly", unsafe)
         yield from map(self.composer.warning, session.oddities)
         if not self.inspecting:
@@ -237,7 +238,7 @@ class Run:
     def _told(self, analysis: Analysis, scope: str, findings: Iterable[Finding | Skipped]) -> Iterator[Record]:
         for found in findings:
             if isinstance(found, Finding):
-                self.tally.finding(found)
+                self.tally.finding(analysis.name, found)
                 if analysis.ranks_tensors or scope != "tensor":
                     self.model.findings.setdefault(analysis.name, []).append(found)
             yield self.composer.finding(analysis.name, found)

@@ -80,6 +80,9 @@ def prepare(
     """Plan a run over aligned pairs. Raises UsageError and MemoryLimitError before anything is read."""
     check(options)
     analyses = tuple(chosen(options.analyses))
+    for analysis in analyses:
+        if check_analysis := getattr(analysis.load(), "check", None):
+            check_analysis(pairs, options)
     plan, skipped = _plan(pairs, analyses, options)
     ask = Ask(not options.fast, options.stats or not options.fast, options.epsilon, options.relative_tolerance)
     wants = Wants(options.stats, options.stats, options.histograms, laws=not options.fast, codes=not options.fast)

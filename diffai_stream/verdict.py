@@ -19,7 +19,8 @@ from diffai_stream.statistics.layout import View, column
 
 STATUSES = ("unchanged", "changed", "added", "removed", "renamed", "reshaped", "retyped", "error")
 DIFFERENCES = ("container", "sharding", "names", "encoding", "layout", "metadata", "optimizer_state")
-FAIL_ON = ("different", "warning", "critical")
+FAIL_ON = ("different", "warning", "critical", "gate")
+GATES = ("regression_test", "alert")
 UNEQUAL = column(View.PAIR, "unequal")
 SUCCESS, DIFFERENT, TROUBLE, INTERRUPTED = 0, 1, 2, 130
 
@@ -57,6 +58,7 @@ class Tally:
     error_count: int = 0
     interrupted: bool = False
     state_differs: bool = False
+    gate_failed: bool = False
 
     def surroundings(self, old: Checkpoint, new: Checkpoint, pairs: Iterable[TensorPair], options: Options) -> None:
         """Note what differs around the values: container, sharding, metadata, state beside the weights."""
@@ -100,10 +102,11 @@ class Tally:
         """Note a tensor that could not be read."""
         self.counts["error"] += 1
 
-    def finding(self, found: Finding) -> None:
-        """Note how bad a finding is."""
+    def finding(self, analysis: str, found: Finding) -> None:
+        """Note how bad a finding is; a gate fails by a critical one."""
         if found.severity:
             self.severities.add(found.severity)
+        self.gate_failed |= analysis in GATES and found.severity == "critical"
 
     @property
     def status(self) -> str:
@@ -117,7 +120,7 @@ class Tally:
         return "equivalent" if self.differs_in or self.tolerated else "identical"
 
     def exit_status(self, options: Options) -> int:
-        """0 same, 1 different, 2 trouble, 130 interrupted; `--fail-on`, `--strict` and `--exit-zero` taken into account."""
+        """0 same, 1 different, 2 trouble, 130 interrupted; gates, `--fail-on`, `--strict` and `--exit-zero` decide."""
         status = self.status
         if status in ("interrupted", "failed"):
             return INTERRUPTED if status == "interrupted" else TROUBLE
@@ -125,6 +128,9 @@ class Tally:
             failed = status == "different" and "different" in options.fail_on
             failed |= "critical" in options.fail_on and "critical" in self.severities
             failed |= "warning" in options.fail_on and bool({"warning", "critical"} & self.severities)
+            failed |= "gate" in options.fail_on and self.gate_failed
+        elif any(name in GATES for name in options.analyses):
+            failed = self.gate_failed
         else:
             failed = status == "different" or (options.strict and status == "equivalent")
         return DIFFERENT if failed and not options.exit_zero else SUCCESS

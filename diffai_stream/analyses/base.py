@@ -45,7 +45,8 @@ class Analysis:
 
     `module` may define `tensor(table, options)`, yielding (place in the table, finding) as soon as some tensors are done,
     `layer(evidence, options)` and `model(evidence, options)`, yielding findings of a layer or of the model, and
-    `needs(pair, options)`: the statistics beyond the default ones that it asks for a pair. `default` analyses run without
+    `needs(pair, options)`: the statistics beyond the default ones that it asks for a pair; `check(pairs, options)` raises
+    UsageError before anything is read. `default` analyses run without
     their flag; a flag only adds. `one_sided` ones make sense for a single checkpoint; the tensor findings of `ranks_tensors`
     ones are in the model evidence at the end, for them and for those after them in the catalogue.
     """
@@ -166,6 +167,8 @@ class Digest(NamedTuple):
     old_squares: float
     delta_squares: float
     changed_count: int
+    old_nonfinite: int
+    new_nonfinite: int
     old_hash: str | None
     new_hash: str | None
 

@@ -14,7 +14,16 @@ from diffai_stream.engine.results import TensorStates
 from diffai_stream.options import Options
 from diffai_stream.plan.chunks import real_shape
 from diffai_stream.plan.pairs import TensorPair
-from diffai_stream.statistics.describe import change_stats, field, finite, numbers, shape_stats, side_stats, sum_of_squares
+from diffai_stream.statistics.describe import (
+    change_stats,
+    field,
+    finite,
+    nonfinite_count,
+    numbers,
+    shape_stats,
+    side_stats,
+    sum_of_squares,
+)
 from diffai_stream.statistics.finishing import QUANTILES, Finished, joined
 from diffai_stream.statistics.layout import PAIR_START, VIEW_WIDTH, View
 from diffai_stream.statistics.scanner import Runs
@@ -215,12 +224,11 @@ def digests_of(table: Table) -> list[Digest]:
     squares = np.stack([field(rows, View.PAIR, "old_squares"), sum_of_squares(rows, View.DELTA)], axis=1).tolist()
     with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
         rms = numbers([np.sqrt(sum_of_squares(rows, view)) / np.sqrt(field(rows, view, "n")) for view in (View.OLD, View.NEW)])
-    return [_digest(evidence, *sides, *sums) for evidence, sides, sums in zip(table.evidence, rms, squares, strict=True)]
+    nonfinite = np.stack([nonfinite_count(rows, view) for view in (View.OLD, View.NEW)], axis=1).astype(np.int64).tolist()
+    return [_digest(*told) for told in zip(table.evidence, rms, squares, nonfinite, strict=True)]
 
 
-def _digest(
-    evidence: Evidence, old_rms: float | None, new_rms: float | None, old_squares: float, delta_squares: float
-) -> Digest:
+def _digest(evidence: Evidence, rms: Sequence[float | None], squares: Sequence[float], nonfinite: Sequence[int]) -> Digest:
     pair, change = evidence.pair, evidence.change
     return Digest(
         pair.name,
@@ -230,13 +238,15 @@ def _digest(
         (pair.old or pair.new).shape,
         pair.numel,
         prod(real_shape(pair.old)) if pair.status == "paired" else 0,
-        old_rms,
-        new_rms,
-        old_squares,
-        delta_squares,
-        change["changed_count"] if change is not None else 0,
-        _hash(evidence, "old"),
-        _hash(evidence, "new"),
+        old_rms=rms[0],
+        new_rms=rms[1],
+        old_squares=squares[0],
+        delta_squares=squares[1],
+        changed_count=change["changed_count"] if change is not None else 0,
+        old_nonfinite=nonfinite[0],
+        new_nonfinite=nonfinite[1],
+        old_hash=_hash(evidence, "old"),
+        new_hash=_hash(evidence, "new"),
     )
 
 

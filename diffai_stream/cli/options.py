@@ -10,14 +10,14 @@ import click
 
 from diffai_stream.analyses.base import Analysis
 from diffai_stream.analyses.catalogue import ANALYSES
-from diffai_stream.cli.parameters import KIB, Amount, OneOf, Renaming, Size, SomeOf, Whole, shown_size
+from diffai_stream.cli.parameters import KIB, Amount, Limit, OneOf, Renaming, Size, SomeOf, Whole, shown_size
 from diffai_stream.cli.sections import SectionOption
 from diffai_stream.errors import UsageError
 from diffai_stream.options import Options
 from diffai_stream.report.catalogue import WRITERS
 
 MIN_CHUNK_NBYTES = 64 * KIB
-FAIL_ON = ("different", "warning", "critical")
+FAIL_ON = ("different", "warning", "critical", "gate")
 COLORS = ("auto", "always", "never")
 PROGRESS = ("auto", "bar", "log", "json", "none")
 IO = ("auto", "mmap", "pread")
@@ -25,7 +25,7 @@ EXECUTORS = ("threads", "synchronous", "distributed")
 
 _DEFAULTS = Options()
 _COMPARISON, _FIGURES, _OUTPUT = "What is compared", "What is measured", "What is printed"
-_STATUS, _RESOURCES = "Exit status", "How it runs"
+_GATES, _STATUS, _RESOURCES = "Gates", "Exit status", "How it runs"
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,17 @@ ROWS = (
         Amount(),
         "X",
     ),
+    Row("tolerance", _GATES, "Greatest relative change of a layer.", Amount(), "X"),
+    Row(
+        "tolerance_per_layer",
+        _GATES,
+        "Another limit for layers or tensors that match; repeatable, the last that matches counts.",
+        Limit(),
+        "PATTERN=VALUE",
+    ),
+    Row("expect_unchanged", _GATES, "Layers or tensors that must not change; repeatable.", str, "PATTERN"),
+    Row("min_sqnr", _GATES, "Least signal to noise ratio of a changed tensor, dB.", Amount(), "DB"),
+    Row("max_size", _GATES, "Greatest size of the new tensors as stored.", Size(), "SIZE"),
     Row("include_unchanged", _OUTPUT, "Print unchanged tensors too."),
     Row("sort_by_change_magnitude", _OUTPUT, "Print tensors by size of change, at the end."),
     Row("top", _OUTPUT, "Rows of ranked tables; 0 is all.", Whole(), "N"),

@@ -137,6 +137,21 @@ class Renaming(click.ParamType):
         return old, new
 
 
+class Limit(click.ParamType):
+    """`PATTERN=VALUE`: a glob and a number that is not negative."""
+
+    name = "limit"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, float]:
+        """Both."""
+        if isinstance(value, tuple):
+            return value
+        pattern, equals, number = str(value).rpartition("=")
+        if not (pattern and equals):
+            self.fail(f"{value!r} is no limit; write it like 'model.layers.*=0.05'", param, ctx)
+        return pattern, Amount().convert(number, param, ctx)
+
+
 def shown_size(nbytes: int) -> str:
     """A size as `Size` reads it, in the largest unit that leaves no fraction."""
     for power, unit in ((3, "GiB"), (2, "MiB"), (1, "KiB")):

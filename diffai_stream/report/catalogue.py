@@ -42,6 +42,13 @@ _ROWS = (
         "application/json",
         is_document=True,
     ),
+    WriterRow(
+        "junit-xml",
+        "gates and alerts as test cases, for CI",
+        "diffai_stream.report.junit:JunitWriter",
+        "application/xml",
+        is_document=True,
+    ),
     WriterRow("yaml", "one YAML sequence of the records", "diffai_stream.report.yaml_stream:YamlWriter", "application/yaml"),
 )
 

@@ -97,6 +97,16 @@ _ROWS = (
         "diffai_stream.statistics.row_sums:RowSums",
     ),
     StatisticRow(
+        "delta_rows",
+        "singular values of 64 seeded rows of the change of a matrix",
+        (View.PAIR,),
+        ("singular_values", "rank"),
+        "of those rows, to the precision of float32",
+        0.1,
+        "Eckart & Young 1936; rows by the seeded sample of the standard library",
+        "diffai_stream.statistics.delta_rows:DeltaRows",
+    ),
+    StatisticRow(
         "ulp",
         "distance in units in the last place",
         (View.PAIR,),

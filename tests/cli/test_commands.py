@@ -251,7 +251,7 @@ def test_doctor_knows_the_extras_of_the_project():
     extras = {
         name: tuple(requirement.partition(">")[0] for requirement in requirements)
         for name, requirements in project["optional-dependencies"].items()
-        if name not in ("all", "dev")
+        if name not in ("all", "dev", "oracles")
     }
     assert dict(doctor.EXTRAS) == extras
     assert tuple(requirement.partition(">")[0] for requirement in project["dependencies"]) == doctor._CORE

@@ -53,6 +53,7 @@ class GateFields(TypedDict):
     passed: bool
     value: float | None
     limit: float | None
+    detail: str | None
 
 
 FINDING_FIELDS: dict[str, type] = {
@@ -254,7 +255,7 @@ def full_run() -> list[dict[str, Any]]:
         {"layer": "model.layers.1", "relative_l2": 0.00529, "energy_ratio": 0.996},
         {"layer": "model.layers.0", "relative_l2": 0.000334, "energy_ratio": 0.004},
     ]
-    gate = {"gate": "relative_l2", "passed": False, "value": 0.0197, "limit": 0.01}
+    gate = {"gate": "layer_change", "passed": False, "value": 0.0197, "limit": 0.01, "detail": "relative_l2 beyond the limit"}
     totals = {"old_bits_per_weight": 16.0, "new_bits_per_weight": 12.7, "compression_ratio": 1.26, "sqnr_db": 20.1}
     return numbered(
         [

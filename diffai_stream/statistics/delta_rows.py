@@ -1,0 +1,102 @@
+"""A few rows of the change of a matrix, chosen by its shape alone: enough to tell whether the change is of low rank.
+
+A change of rank r shows r singular values in any r + 1 rows or more, up to the rounding of the stored weights; a gap after
+them tells where the rounding begins.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffai_stream.statistics.base import Statistic, Tile
+from diffai_stream.statistics.layout import LEAF_NUMEL, View
+
+ROWS = 64
+GAP = 5.0
+MAX_RANK = 48
+
+
+class Rows(NamedTuple):
+    """float32[k, columns] of the chosen rows seen so far, in order."""
+
+    blocks: tuple[NDArray[np.float32], ...]
+
+
+@lru_cache(maxsize=256)
+def chosen_rows(rows: int) -> tuple[int, ...]:
+    """The numbers of the rows to look at, the same for every matrix with so many."""
+    return tuple(sorted(random.Random(rows).sample(range(rows), min(ROWS, rows))))
+
+
+def rank_of(singular: NDArray[np.floating]) -> int | None:
+    """The place of the first gap of GAP between neighbouring singular values, None when there is none up to MAX_RANK.
+
+    Values below 1e-7 of the largest count as 0: the change was measured in float32.
+    """
+    if singular.size == 0 or singular[0] <= 0:
+        return None
+    floor = singular[0] * 1e-7
+    for rank in range(1, min(MAX_RANK, singular.size - 1) + 1):
+        if singular[rank - 1] > floor and singular[rank - 1] >= GAP * max(singular[rank], floor / GAP):
+            return rank
+    return None
+
+
+@dataclass(frozen=True)
+class DeltaRows(Statistic[Rows]):
+    """Singular values of 64 seeded rows of new - old, and the rank that they show."""
+
+    view: View = View.PAIR
+
+    @property
+    def positional(self) -> bool:
+        """Yes: rows are chosen by number."""
+        return True
+
+    @property
+    def kept(self) -> bool:
+        """64 numbers a matrix."""
+        return True
+
+    def skip_reason(self, shape: tuple[int, ...]) -> str | None:
+        """Matrices only, with rows that lie in one leaf."""
+        if len(shape) != 2:
+            return f"has {len(shape)} axes, a matrix has 2"
+        return f"has rows of {shape[1]:,} elements, more than {LEAF_NUMEL:,}" if shape[1] > LEAF_NUMEL else None
+
+    def empty(self) -> Rows:
+        """No row."""
+        return Rows(())
+
+    def update(self, state: Rows, tile: Tile) -> Rows:
+        """Keep the chosen rows of a tile."""
+        columns = tile.shape[-1] if len(tile.shape) == 2 else 0
+        if not columns or not tile.old.size:
+            return state
+        first, count = tile.first // columns, tile.old.size // columns
+        chosen = [row - first for row in chosen_rows(tile.shape[0]) if first <= row < first + count]
+        if not chosen:
+            return state
+        with np.errstate(invalid="ignore", over="ignore"):
+            old, new = (side.reshape(count, columns)[chosen].astype(np.float64) for side in (tile.old, tile.new))
+            delta = (new - old).astype(np.float32)
+        return Rows((*state.blocks, delta))
+
+    def merge(self, left: Rows, right: Rows) -> Rows:
+        """The rows of both parts, in order."""
+        return Rows(left.blocks + right.blocks)
+
+    def finalize(self, state: Rows) -> dict[str, Any]:
+        """`singular_values` float64[≤ 64], largest first, empty when a value is not finite; `rank` or None."""
+        rows = np.concatenate(state.blocks).astype(np.float64) if state.blocks else np.empty((0, 0))
+        if rows.size == 0 or not np.isfinite(rows).all() or not rows.any():
+            return {"singular_values": np.empty(0), "rank": None}
+        scale = float(np.abs(rows).max())
+        singular = np.linalg.svd(rows / scale, compute_uv=False) * scale
+        return {"singular_values": singular, "rank": rank_of(singular)}
