@@ -37,6 +37,8 @@ class Options:
     expect_unchanged: tuple[str, ...] = ()
     min_sqnr: float | None = None
     max_size: int | None = None
+    memory_bandwidth: float | None = None
+    peak_flops: float | None = None
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     maps: tuple[tuple[str, str], ...] = ()

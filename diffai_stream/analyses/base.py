@@ -82,6 +82,14 @@ class RunContext:
     previous: Sequence[ModelEvidence] = field(default_factory=tuple)
 
     @cached_property
+    def layers(self) -> dict[str, list[Any]]:
+        """The pairs by layer."""
+        found: dict[str, list[Any]] = {}
+        for pair in self.pairs:
+            found.setdefault(pair.layer, []).append(pair)
+        return found
+
+    @cached_property
     def contexts(self) -> tuple[Context, Context]:
         """What lies beside old and new; read when it is first asked for."""
         from diffai_stream.context.read import context_of

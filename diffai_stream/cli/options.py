@@ -86,6 +86,8 @@ ROWS = (
         Amount(),
         "X",
     ),
+    Row("memory_bandwidth", _FIGURES, "Bytes a second of the memory that the model runs in, e.g. 3.35e12.", Amount(), "X"),
+    Row("peak_flops", _FIGURES, "Operations a second of the hardware, e.g. 9.9e14.", Amount(), "X"),
     Row("tolerance", _GATES, "Greatest relative change of a layer.", Amount(), "X"),
     Row(
         "tolerance_per_layer",

@@ -27,6 +27,8 @@ ARRIVES = [
     (["--strict"], {"strict": True}),
     (["--exit-zero"], {"exit_zero": True}),
     (["--fail-on", "critical, warning"], {"fail_on": ("critical", "warning")}),
+    (["--memory-bandwidth", "3.35e12"], {"memory_bandwidth": 3.35e12}),
+    (["--peak-flops", "9.9e14"], {"peak_flops": 9.9e14}),
     (["--tolerance", "0.1"], {"tolerance": 0.1}),
     (
         ["--tolerance-per-layer", "a.*=0.1", "--tolerance-per-layer", "b=c=2"],

@@ -1,0 +1,28 @@
+"""performance_impact_estimate: new over old, from the bounds of inference_speed_estimate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from diffai_stream.analyses.base import Finding, ModelEvidence
+from diffai_stream.analyses.structure.speed import ASSUMPTIONS, load_of
+from diffai_stream.options import Options
+from diffai_stream.plan.parts import WEIGHTS
+
+
+def model(evidence: ModelEvidence, options: Options) -> Iterator[Finding]:
+    """One record of three ratios."""
+    run = evidence.run
+    old, new = (load_of(c, context) for c, context in zip((run.old, run.new), run.contexts, strict=True))
+    sizes = [sum(entry.stored_nbytes for entry in c.tensors if entry.part == WEIGHTS) for c in (run.old, run.new)]
+    fields = {
+        "latency_ratio": new.nbytes / old.nbytes if old.nbytes else None,
+        "throughput_ratio": old.flops / new.flops if new.flops else None,
+        "memory_ratio": sizes[1] / sizes[0] if sizes[0] else None,
+        "assumptions": [
+            *ASSUMPTIONS,
+            "the same hardware, which computes at one rate whatever the encoding",
+            *dict.fromkeys(load.assumption for load in (old, new) if load.assumption),
+        ],
+    }
+    yield Finding("model", "model", "estimated", fields)
