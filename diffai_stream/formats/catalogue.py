@@ -89,6 +89,13 @@ FORMATS: tuple[FormatRow, ...] = (
         "diffai_stream.formats.numpy_files",
         notes="members of a compressed .npz are inflated as a stream",
     ),
+    FormatRow(
+        "hdf5",
+        "HDF5",
+        (".h5", ".hdf5", ".hdf"),
+        "diffai_stream.formats.hdf5",
+        notes="Keras weights, MATLAB 7.3; contiguous data is mapped, deflated chunks unpacked; other filters need h5py",
+    ),
     FormatRow("onnx", "ONNX", (".onnx",), "diffai_stream.formats.onnx", notes="weights in the file or in files beside it"),
     FormatRow(
         "tensorflow",

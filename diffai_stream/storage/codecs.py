@@ -23,8 +23,10 @@ Reader = Callable[[Extent, int, int], NDArray[np.uint8]]
 SEQUENTIAL = "deflate"
 CODECS = {
     "boxes": "diffai_stream.storage.boxes:read_extent",
+    "constant": "diffai_stream.storage.fill:read_constant",
     "fill": "diffai_stream.storage.fill:read_extent",
     "flip": "diffai_stream.storage.flip:read_extent",
+    "hdf5": "diffai_stream.storage.hdf5.reader:read_extent",
     "records": "diffai_stream.storage.records:read_extent",
     "spill": "diffai_stream.storage.spill:read_extent",
     "swap": "diffai_stream.storage.swap:read_extent",

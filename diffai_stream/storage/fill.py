@@ -1,6 +1,7 @@
-"""One number over and over: the codec `fill:<nbytes>:<itemsize>:<codec below>`.
+"""One number over and over: the codecs `fill:<nbytes>:<itemsize>:<codec below>` and `constant:<bytes of it in hex>`.
 
-The last `itemsize` bytes of an extent of `nbytes` decoded bytes are repeated; zeros where `itemsize` is 0.
+`fill` repeats the last `itemsize` bytes of an extent of `nbytes` decoded bytes, zeros where `itemsize` is 0. `constant` reads
+nothing: it stands for what was never written.
 """
 
 from __future__ import annotations
@@ -18,6 +19,11 @@ def filled(below: Extent, itemsize: int, nbytes: int) -> Extent:
     return below._replace(nbytes=nbytes, codec=f"fill:{below.nbytes}:{size}:{below.codec}")
 
 
+def constant(path: str, nbytes: int, item: bytes) -> Extent:
+    """The extent of `nbytes` bytes that repeats an item; `path` is the file that says so."""
+    return Extent(path, 0, nbytes, f"constant:{item.hex()}")
+
+
 def read_extent(extent: Extent, start: int, stop: int) -> NDArray[np.uint8]:
     """Bytes [start, stop) of the repeated item. Raises what reading the item raises."""
     _, below_nbytes, size, codec = extent.codec.split(":", 3)
@@ -25,5 +31,14 @@ def read_extent(extent: Extent, start: int, stop: int) -> NDArray[np.uint8]:
     if itemsize == 0:
         return np.zeros(stop - start, np.uint8)
     item = read_window(extent._replace(nbytes=nbytes, codec=codec), nbytes - itemsize, nbytes, None)
-    lead = start % itemsize
-    return np.tile(item, -(-(stop - start + lead) // itemsize))[lead : lead + stop - start]
+    return _repeated(item, start, stop)
+
+
+def read_constant(extent: Extent, start: int, stop: int) -> NDArray[np.uint8]:
+    """Bytes [start, stop) of the repeated item."""
+    return _repeated(np.frombuffer(bytes.fromhex(extent.codec.partition(":")[2]), np.uint8), start, stop)
+
+
+def _repeated(item: NDArray[np.uint8], start: int, stop: int) -> NDArray[np.uint8]:
+    lead = start % item.size
+    return np.tile(item, -(-(stop - start + lead) // item.size))[lead : lead + stop - start]

@@ -1,30 +1,29 @@
-"""Compressed data that is read out of order: inflated once into a temporary file without a name, then read anywhere.
+"""Data that is read out of order but decoded in order: decoded once into a temporary file, then read anywhere.
 
-Codec `spill:<skip>:<compressed_nbytes>`: raw deflate data from the extent's offset on, of which `skip` decoded bytes are no
-part of the tensor. Used where the order of the numbers (columns first, big-endian) is not the order they are read in. What
-bounds it: memory by pieces of 4 MiB; disk by the tensors in work, of which the last `KEPT_FILES` stay, and no file is begun
-that would leave less than `SPARE_NBYTES` free in the temporary directory (`TMPDIR`). The files vanish with the process.
+Codec `spill:<codec below>`, such as `spill:deflate:<skip>:<compressed_nbytes>`. Used where the order of the numbers (columns
+first, big-endian) is not the order they are read in. What bounds it: memory by pieces of 4 MiB; disk by the tensors in work, of
+which the last `KEPT_FILES` stay (`scratch.py` looks at the space).
 """
 
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
-from io import FileIO
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from diffai_stream.errors import TensorError
+from diffai_stream.storage.codecs import is_sequential
 from diffai_stream.storage.extent import Extent, FileStamp, stamp_of
 from diffai_stream.storage.inflate import inflated
+from diffai_stream.storage.scratch import scratch_error, scratch_file
+from diffai_stream.storage.windows import read_window
 
 KEPT_FILES = 8
-SPARE_NBYTES = 256 << 20
 PIECE_NBYTES = 4 << 20
 
 
@@ -33,7 +32,7 @@ class _Spilled:
 
     def __init__(self, extent: Extent) -> None:
         self._extent, self._lock = extent, threading.Lock()
-        self._file: FileIO | None = None
+        self._file: BinaryIO | None = None
 
     def read(self, start: int, stop: int) -> NDArray[np.uint8]:
         with self._lock:
@@ -57,8 +56,8 @@ _files: OrderedDict[tuple[Extent, FileStamp], _Spilled] = OrderedDict()
 
 
 def spilled(extent: Extent) -> Extent:
-    """A `deflate` extent as one that is inflated to disk and can be read anywhere."""
-    return extent._replace(codec=extent.codec.replace("deflate:", "spill:", 1))
+    """The extent as one that is decoded to disk first and can be read anywhere."""
+    return extent._replace(codec=f"spill:{extent.codec}")
 
 
 def read_extent(extent: Extent, start: int, stop: int) -> NDArray[np.uint8]:
@@ -72,34 +71,30 @@ def read_extent(extent: Extent, start: int, stop: int) -> NDArray[np.uint8]:
     return entry.read(start, stop)
 
 
-def _filled(extent: Extent) -> FileIO:
-    folder = tempfile.gettempdir()
-    free = shutil.disk_usage(folder).free
-    if extent.nbytes > free - SPARE_NBYTES:
-        message = f"needs {extent.nbytes} bytes of temporary space, {folder} has {free}; set TMPDIR to a larger disk"
-        raise TensorError(message, path=extent.path, offset=extent.offset)
-    file = tempfile.TemporaryFile(buffering=0, dir=folder)  # noqa: SIM115 - it outlives this function
+def _filled(extent: Extent) -> BinaryIO:
+    file = scratch_file(extent.nbytes, extent)
     try:
-        for piece in inflated(_deflate(extent), _sizes(extent.nbytes), None):
+        for piece in _decoded(extent._replace(codec=extent.codec.removeprefix("spill:"))):
             view = piece.data
             while view:
                 view = view[file.write(view) :]
     except BaseException as error:
         file.close()
         if isinstance(error, OSError):
-            message = f"cannot write to {folder}: {error.strerror}"
-            raise TensorError(message, path=extent.path, offset=extent.offset) from error
+            raise scratch_error(error, extent) from error
         raise
     return file
 
 
-def _deflate(extent: Extent) -> Extent:
-    return extent._replace(codec=extent.codec.replace("spill:", "deflate:", 1))
-
-
-def _sizes(nbytes: int) -> Iterator[int]:
-    for start in range(0, nbytes, PIECE_NBYTES):
-        yield min(PIECE_NBYTES, nbytes - start)
+def _decoded(extent: Extent) -> Iterator[NDArray[np.uint8]]:
+    """The decoded bytes in pieces."""
+    cuts = range(0, extent.nbytes, PIECE_NBYTES)
+    sizes = (min(PIECE_NBYTES, extent.nbytes - start) for start in cuts)
+    if is_sequential(extent.codec):
+        yield from inflated(extent, sizes, None)
+    else:
+        for start, size in zip(cuts, sizes, strict=True):
+            yield read_window(extent, start, start + size, None)
 
 
 def within(extent: Extent, skip: int, inflated_nbytes: int, compressed_nbytes: int) -> Extent:
@@ -110,5 +105,5 @@ def within(extent: Extent, skip: int, inflated_nbytes: int, compressed_nbytes: i
 def read_within(extent: Extent, start: int, stop: int) -> NDArray[np.uint8]:
     """Bytes [start, stop) of an extent that is a part of a spilled stream. Raises what `read_extent` raises."""
     _, skip, inflated_nbytes, compressed_nbytes = extent.codec.split(":")
-    whole = Extent(extent.path, extent.offset, int(inflated_nbytes), f"spill:0:{compressed_nbytes}")
+    whole = Extent(extent.path, extent.offset, int(inflated_nbytes), f"spill:deflate:0:{compressed_nbytes}")
     return read_extent(whole, int(skip) + start, int(skip) + stop)

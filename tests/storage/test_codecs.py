@@ -80,7 +80,7 @@ def test_a_file_written_anew_is_inflated_anew(tmp_path):
     stream = zlib.compressobj(level=0, wbits=-15)
     raw = stream.compress(bytes(7 + NUMBERS.size)) + stream.flush()
     (tmp_path / "x").write_bytes(b"head" + raw)
-    again = extent._replace(codec=f"spill:7:{len(raw)}")
+    again = extent._replace(codec=f"spill:deflate:7:{len(raw)}")
     assert not read_window(again, 0, 8, None).any()
 
 
