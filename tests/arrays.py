@@ -50,7 +50,7 @@ def write_hdf5(path: Path, libver: object, tracked: bool = False) -> dict[str, n
         put("rows", packed.astype("f4"), chunks=(64, 77))
         put("tiles", packed.astype("f4"), chunks=(64, 11))
         put("one_chunk", packed.astype("f4"), chunks=(500, 77))
-        put("one_packed", packed.astype("f4"), chunks=(500, 77), compression="gzip")
+        put("single_deflated", packed.astype("f4"), chunks=(500, 77), compression="gzip")
         put("growing", packed.astype("f4"), chunks=(64, 77), maxshape=(None, 77))
         put("growing_both", packed.astype("f4"), chunks=(64, 11), maxshape=(None, None), compression="gzip")
         put("growing_both_plain", packed.astype("f4"), chunks=(4, 3), maxshape=(None, None))

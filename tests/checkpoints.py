@@ -87,7 +87,7 @@ def read_extents(entry: object) -> bytes:
     for extent in entry.components["data"].extents:  # type: ignore[attr-defined]
         raw = Path(extent.path).read_bytes()
         if extent.codec:
-            _, skip, compressed = extent.codec.split(":")
+            *_, skip, compressed = extent.codec.split(":")
             inflated = zlib.decompress(raw[extent.offset : extent.offset + int(compressed)], -15)
             parts.append(inflated[int(skip) : int(skip) + extent.nbytes])
         else:

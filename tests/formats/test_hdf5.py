@@ -54,7 +54,7 @@ def test_what_is_stored_as_it_is_is_mapped(tmp_path):
     assert found["rows_missing"] == ["constant", "", *["constant"] * 8]
     assert found["never"] == ["constant"]
     assert {name for name, words in found.items() if "hdf5" in words} == {
-        *("deflated", "by_library", "tiles", "one_packed", "growing_both", "growing_both_plain", "room_left", "many_axes"),
+        *("deflated", "by_library", "tiles", "single_deflated", "growing_both", "growing_both_plain", "room_left", "many_axes"),
         *("paged", "packed_missing", "early"),
     }
 
