@@ -24,8 +24,12 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
     "arrow": ("pyarrow",),
     "zarr": ("zarr",),
     "formats": ("h5py", "gguf"),
+    "clustering": ("scikit-learn",),
 }
 """The libraries of each pip extra."""
+
+MODULES = {"scikit-learn": "sklearn"}
+"""What a library is imported as, where that is not its name."""
 
 _CORE = ("numpy", "numba", "dask", "safetensors", "orjson", "click", "rich", "PyYAML", "threadpoolctl", "xxhash")
 _MIN_OPEN_FILES = 256
@@ -60,7 +64,7 @@ def checks() -> list[Check]:
 
 def missing_libraries(extra: str) -> tuple[str, ...]:
     """The libraries of a pip extra that are not installed; none for no extra."""
-    return tuple(name for name in EXTRAS.get(extra, ()) if find_spec(name) is None)
+    return tuple(name for name in EXTRAS.get(extra, ()) if find_spec(MODULES.get(name, name)) is None)
 
 
 def _python() -> Check:

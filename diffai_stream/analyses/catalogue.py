@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from diffai_stream.analyses.base import Analysis
 from diffai_stream.analyses.fields import AnomalyFields, LayerImpactFields, QuantizationFields
 from diffai_stream.analyses.gates.rows import ROWS as GATES
+from diffai_stream.analyses.representation.rows import ROWS as REPRESENTATION
 from diffai_stream.analyses.structure.rows import ROWS as STRUCTURE
 from diffai_stream.errors import UsageError
 
@@ -56,7 +57,7 @@ _ROWS = (
     ),
 )
 
-FAMILIES: tuple[tuple[Analysis, ...], ...] = (_ROWS, STRUCTURE, GATES)
+FAMILIES: tuple[tuple[Analysis, ...], ...] = (_ROWS, STRUCTURE, REPRESENTATION, GATES)
 """The rows of each family folder, in the order in which they run: gates and documents, which judge the others, come last."""
 
 ANALYSES: dict[str, Analysis] = {row.name: row for rows in FAMILIES for row in rows}

@@ -107,6 +107,16 @@ _ROWS = (
         "diffai_stream.statistics.delta_rows:DeltaRows",
     ),
     StatisticRow(
+        "row_samples",
+        "1,024 seeded rows of both sides of a matrix",
+        (View.PAIR,),
+        ("old", "new"),
+        "rounded to float32",
+        0.1,
+        "the seeded sample of the standard library",
+        "diffai_stream.statistics.row_samples:RowSamples",
+    ),
+    StatisticRow(
         "ulp",
         "distance in units in the last place",
         (View.PAIR,),

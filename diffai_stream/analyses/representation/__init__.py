@@ -1,0 +1,1 @@
+"""What changed in the tables that give tokens their meaning."""
