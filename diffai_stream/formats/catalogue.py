@@ -96,6 +96,13 @@ FORMATS: tuple[FormatRow, ...] = (
         "diffai_stream.formats.hdf5",
         notes="Keras weights, MATLAB 7.3; contiguous data is mapped, deflated chunks unpacked; other filters need h5py",
     ),
+    FormatRow(
+        "keras",
+        "Keras archive and sharded weights",
+        (".keras", ".weights.json"),
+        "diffai_stream.formats.keras",
+        notes="weights mapped inside of the archive; the model's configuration is never evaluated",
+    ),
     FormatRow("onnx", "ONNX", (".onnx",), "diffai_stream.formats.onnx", notes="weights in the file or in files beside it"),
     FormatRow(
         "tensorflow",

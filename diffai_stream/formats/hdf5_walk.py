@@ -13,7 +13,7 @@ from math import prod
 from typing import NamedTuple
 
 from diffai_stream.encodings.catalogue import ENCODINGS
-from diffai_stream.errors import FormatError, TensorError
+from diffai_stream.errors import CheckpointError, FormatError, TensorError
 from diffai_stream.formats.base import Checkpoint, Component, TensorEntry
 from diffai_stream.formats.inert import Notes, printable
 from diffai_stream.formats.keras_names import keras_name, part_of
@@ -39,12 +39,11 @@ _NUMERIC = (INTEGER, FLOAT, ENUM, COMPLEX, OPAQUE, BITS, ARRAY)
 
 
 class Place(NamedTuple):
-    """An HDF5 file: all of `stamp.path`, or the `nbytes` bytes from `start` on of an archive. `prefix` begins all names."""
+    """An HDF5 file: all of `stamp.path`, or the `nbytes` bytes from `start` on of an archive."""
 
     stamp: FileStamp
     start: int
     nbytes: int
-    prefix: str = ""
 
 
 class Found:
@@ -54,7 +53,7 @@ class Found:
         self.path = path
         self.tensors: dict[str, TensorEntry] = {}
         self.aliases: dict[str, str] = {}
-        self.errors: list[TensorError | FormatError] = []
+        self.errors: list[CheckpointError] = []
         self.notes = Notes(path)
 
     def fail(self, name: str, error: Exception) -> None:
@@ -148,7 +147,7 @@ class _Walk:
         self.group(path, header, depth + 1)
 
     def name(self, path: str) -> str:
-        return printable(self.place.prefix + keras_name(path))
+        return printable(keras_name(path))
 
     def alias(self, path: str, address: int) -> None:
         name = self.found.unique(self.name(path), path)
