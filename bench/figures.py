@@ -65,6 +65,16 @@ class Bench:
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)  # a process of its own: see measure.py
         return self.folder / name / "old.safetensors", self.folder / name / "new.safetensors"
 
+    def gguf(self, kind: str) -> tuple[Path, Path]:
+        """The old side of the pair, and the GGUF file of a type that a converter would make of it."""
+        if subprocess.run([self.peer_python, "-c", "import gguf"], check=False, capture_output=True).returncode:
+            raise MeasureError("gguf: not installed")
+        old, _ = self.pair("1b")
+        new = old.with_name(f"{kind}.gguf")
+        command = [sys.executable, str(HERE / "gguf_pair.py"), str(old), str(new), "--type", kind]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        return old, new
+
     def compare(self, pair: Sequence[Path], *flags: str) -> Command:
         """The command that compares a pair."""
         return [*self.diffai, *map(str, pair), "--no-progress", *flags]
@@ -166,6 +176,17 @@ def against_script(name: str, *modules: str) -> Callable[[Bench], Measured]:
     return measure
 
 
+def against_gguf(kind: str) -> Callable[[Bench], Measured]:
+    """bf16 against its quantization, both scripts warm; the script takes a quarter of a minute and runs once."""
+
+    def measure(bench: Bench) -> Measured:
+        pair = bench.gguf(kind)
+        mine, peer = bench.compare(pair), [bench.peer_python, str(HERE / "peers" / "gguf_script.py"), *map(str, pair)]
+        return ratio(*bench.versus(mine, peer, peer_rounds=1), (mine, peer), upside_down=True)
+
+    return measure
+
+
 def peak_memory(name: str) -> Callable[[Bench], Measured]:
     def measure(bench: Bench) -> Measured:
         bench.prime(bench.compare(bench.pair("1b")))
@@ -246,6 +267,8 @@ FIGURES = (
     Figure("cold", "whole process, cold, against `cat` cold", times(1.3), cold),
     Figure("torch", "times faster than the torch script", Bar(25, "x", True), against_script("torch_script.py", "torch")),
     Figure("numpy", "times faster than the numpy script", None, against_script("numpy_script.py", "ml_dtypes")),
+    Figure("gguf-q4", "bf16 against GGUF Q4_K: times faster than the gguf script", Bar(6, "x", True), against_gguf("Q4_K")),
+    Figure("gguf-q8", "bf16 against GGUF Q8_0: times faster than the gguf script", Bar(6, "x", True), against_gguf("Q8_0")),
     Figure("memory", "peak RSS, 2.47 GB a side", Bar(450, "MB"), peak_memory("1b")),
     Figure("memory-10gb", "peak RSS, 10 GB a side", Bar(450, "MB"), peak_memory("10gb")),
     Figure("scale", "10 GB over 2.47 GB: time ratio over byte ratio", times(1.15), scale),

@@ -29,13 +29,13 @@ DEFAULT_THRESHOLD = 0.01
 
 
 def needs(pair: Any, options: Options) -> tuple[Any, ...]:
-    """Row sums and cast counts, for pairs whose encodings differ."""
+    """Row sums, for pairs whose encodings differ, and cast counts unless the new one is no plain type to cast to."""
     if not differs(pair):
         return ()
     from diffai_stream.statistics.casts import CastCounts
     from diffai_stream.statistics.row_sums import RowSums
 
-    return (RowSums(), CastCounts())
+    return (RowSums(),) if ENCODINGS[pair.new.encoding].decoder else (RowSums(), CastCounts())
 
 
 def differs(pair: Any) -> bool:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from diffai_stream.encodings.base import Encoding
+from diffai_stream.encodings.base import DecodeKind, Encoding
 from diffai_stream.encodings.decode import decoded
 from diffai_stream.engine.program import Program
 from diffai_stream.engine.results import BatchResult, FailedResult, FinishedResult, PartResult
@@ -22,6 +22,7 @@ from diffai_stream.storage.extent import Extent
 from diffai_stream.storage.windows import read_window, recheck
 
 GAP_NBYTES = 1 << 16  # neighbours in a file closer than this share a window
+TILE_NUMEL = 1 << 18  # elements that the other statistics see at once
 Result = PartResult | FinishedResult | FailedResult
 _threads = threading.local()
 
@@ -205,13 +206,15 @@ def _scan_raw(
 def _tiles(
     piece: Slice, encodings: tuple[Encoding, Encoding], raw_old: Bytes, raw_new: Bytes, start: int, stop: int
 ) -> Iterator[Tile]:
-    """Decoded leaves in order."""
-    shape = real_shape(piece.old)
-    for first in range(start, stop, piece.leaf_numel):
-        size = min(piece.leaf_numel, stop - first)
+    """Decoded runs of leaves in order: small enough for the cache, large enough that calling a statistic costs nothing."""
+    shape, step = real_shape(piece.old), piece.leaf_numel * max(1, TILE_NUMEL // piece.leaf_numel)
+    for first in range(start, stop, step):
+        size = min(step, stop - first)
         at = first - start
         raw = [r[at * e.itemsize : (at + size) * e.itemsize] for r, e in zip((raw_old, raw_new), encodings, strict=True)]
-        values = [decoded(r, e, size) for r, e in zip(raw, encodings, strict=True)]
+        values = [
+            r.view(np.float32) if e.kind == DecodeKind.F32 else decoded(r, e, size) for r, e in zip(raw, encodings, strict=True)
+        ]
         yield Tile(values[0], values[1], raw[0], raw[1], *encodings, first, shape)
 
 

@@ -20,6 +20,7 @@ from diffai_stream.plan.sampled_values import Sampler
 from diffai_stream.plan.views import View, seen
 
 FIT = 0.25  # Σ(new - old)² / Σold² of samples that are the same tensor: what 2-bit quantization loses; unrelated ones give 2
+SAME = 0.05  # below it elements are where they were: moved ones are far off
 BETTER = 0.25  # of the distance in the stored layout: below it another layout is believed
 _EXPERT = re.compile(r"(?:experts|ffn_(?:gate|up|down))\.(\d+)\.")
 _TABLES = ("embedding", "lm_head")
@@ -72,15 +73,17 @@ class Resolver:
         plain = self._distance(old, new)
         if plain is None or not old.shape or old.components == new.components:
             return "", old, new
-        found = self._best(new, old, self._alternatives(old, new), plain) if plain > 0 else None
+        found = self._best(new, old, self._alternatives(old, new, plain), plain) if plain > 0 else None
         return (found[0], old, found[1]) if found else ("", old, new)
 
-    def _alternatives(self, old: TensorEntry, new: TensorEntry) -> Iterator[Candidate]:
+    def _alternatives(self, old: TensorEntry, new: TensorEntry, plain: float) -> Iterator[Candidate]:
         view, role = View.of(new), place(old.name).role
-        if role.startswith(layouts.ROTARY):
-            yield from layouts.rotations(view, layouts.head_dims(self._metadata, view.shape[0]))
         if layouts.SHIFTED in role:
             yield from layouts.offsets(view)
+        if plain < SAME:
+            return
+        if role.startswith(layouts.ROTARY):
+            yield from layouts.rotations(view, layouts.head_dims(self._metadata, view.shape[0]))
         if len(old.shape) > 1 and len(set(old.shape)) < len(old.shape):
             yield from layouts.transposes(view, old.shape)
 

@@ -25,6 +25,7 @@ class Sampler:
 
     def __init__(self, stamps: Mapping[str, FileStamp]) -> None:
         self._stamps = stamps
+        self._kept: tuple[TensorEntry, NDArray[np.float64]] | None = None  # what several views are compared with
 
     def distance(self, old: TensorEntry, new: TensorEntry) -> float | None:
         """Σ(new - old)² / Σold² over the samples: about 2 for unrelated tensors of one scale; None when it cannot be told.
@@ -35,7 +36,9 @@ class Sampler:
         if is_streamed(old) or is_streamed(new):
             return None
         try:
-            a, b = self._numbers(old), self._numbers(new)
+            if self._kept is None or self._kept[0] is not old:
+                self._kept = old, self._numbers(old)
+            a, b = self._kept[1], self._numbers(new)
         except DiffaiError:
             return None
         with np.errstate(all="ignore"):

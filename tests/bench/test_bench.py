@@ -14,7 +14,12 @@ ROOT = Path(__file__).parents[2]
 RUN = ROOT / "bench" / "run.py"
 ROW = re.compile(r"^\| ([\w-]+) \| .+? \| .*? \| (.+?) \| (.*?) \| (.*?) ?\|$", re.MULTILINE)
 NUMBER = re.compile(r"\d+(\.\d+)?(x| s| MB)")
-PARTLY = {"torch": "torch: not installed", "cold": "the page cache keeps the files"}
+PARTLY = {
+    "torch": "torch: not installed",
+    "gguf-q4": "gguf: not",
+    "gguf-q8": "gguf: not",
+    "cold": "the page cache keeps the files",
+}
 
 
 def bench(*arguments: object) -> subprocess.CompletedProcess[str]:
