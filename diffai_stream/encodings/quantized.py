@@ -13,6 +13,12 @@ def _row(name: str, bits: int, module: str, title: str) -> Encoding:
     return Encoding(name, bits, DecodeKind.F32, "quantized", title=title, decoder=target)
 
 
+DEQUANTIZED = {
+    **{"I2": 2, "U2": 2, "I4": 4, "U4": 4, "I8": 8, "U8": 8, "I16": 16, "U16": 16, "I32": 32, "F4": 4},
+    **{"F8_E4M3": 8, "F8_E4M3FNUZ": 8, "F8_E5M2": 8, "F8_E5M2FNUZ": 8},
+}
+"""What the operator takes, by the name of the plain encoding of the codes, and their bits."""
+
 _FLOATS = ("E4M3", "E5M2", "E4M3FNUZ", "E5M2FNUZ")
 
 QUANTIZED: tuple[Encoding, ...] = (
@@ -32,5 +38,7 @@ QUANTIZED: tuple[Encoding, ...] = (
     _row("QINT8", 8, "affine", "torch qint8, a scale for the tensor or each channel"),
     _row("QUINT8", 8, "affine", "torch quint8, the same"),
     _row("QINT32", 32, "affine", "torch qint32, the same"),
+    *(_row(f"DQ_{kind}", bits, "dequantize_linear", f"ONNX DequantizeLinear of {kind}") for kind, bits in DEQUANTIZED.items()),
+    *(_row(f"NBITS_I{bits}", bits, "grid", f"ONNX MatMulNBits, {bits} bits per group") for bits in (2, 4, 8)),
     *(_row(f"HQQ_I{bits}", bits, "parts", f"HQQ, {bits} bits, scale and zero per group") for bits in (1, 2, 3, 4, 8)),
 )
