@@ -15,11 +15,24 @@ from diffai_stream.encodings.decoding import Bytes, Plane, integer
 from diffai_stream.encodings.grid import GridDecoder
 from diffai_stream.encodings.packed import Codes, Form, Layout, Packing, Planes, pairs
 
+_FP4 = (0, 0.0625 / 12, 8 / 12, 1, 4 / 12, 6 / 12, 2 / 12, 3 / 12)
+_NF4 = (
+    *(-1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635, -0.18477343022823334),
+    *(-0.09105003625154495, 0.0, 0.07958029955625534, 0.16093020141124725, 0.24611230194568634, 0.33791524171829224),
+    *(0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0),
+)
+VALUES = {
+    "BNB_FP4": np.array([*_FP4, *(-value for value in _FP4)], np.float32),
+    "BNB_NF4": np.array(_NF4, np.float32),
+}
+"""float32[16]: the values of the codes, for files that do not store them (`get_4bit_type` of bitsandbytes)."""
+
 
 def open_decoder(entry: Quantized, read: Read) -> Decoder:
     """The decoder of a tensor whose flat elements lie in blocks; each is a row for the loops."""
     size, numel = integer(entry, "group_size"), prod(entry.stored_shape)
-    values = Plane("quant_map", entry.components["quant_map"], read).vector(0)
+    stored = "quant_map" in entry.components
+    values = Plane("quant_map", entry.components["quant_map"], read).vector(0) if stored else VALUES[entry.encoding]
     layout = Layout(Codes(Packing.PAIRS, 4, pairs(values, high_first=True)), size, Form.MULTIPLY, 0.0, size)
     nbytes = -(-numel // 2)
     absmax = AbsMax(entry, read)

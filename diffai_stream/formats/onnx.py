@@ -6,15 +6,15 @@ The file is walked, not parsed (`wire.py`): no library loads the model, which wo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from itertools import islice
 
-from diffai_stream.errors import FormatError, TensorError
-from diffai_stream.formats.base import Checkpoint, TensorEntry
-from diffai_stream.formats.external_data import DataFiles
-from diffai_stream.formats.inert import collection_paused, open_regular, printable
-from diffai_stream.formats.onnx_graph import Model, read_model
-from diffai_stream.formats.onnx_tensors import Stored, place
+from diffai_stream.errors import FormatError
+from diffai_stream.formats import onnx_names, onnx_quantized
+from diffai_stream.formats.base import Checkpoint
+from diffai_stream.formats.inert import collection_paused, open_regular
+from diffai_stream.formats.onnx_entries import Entries
+from diffai_stream.formats.onnx_graph import read_model
 from diffai_stream.formats.wire import BYTES, VARINT, Field, Wire
 
 _VERSION, _GRAPH = 1, 7
@@ -58,54 +58,17 @@ def index(path: str) -> Checkpoint:
     """
     with open_regular(path) as (file, stamp), collection_paused():
         wire = Wire(file, stamp.nbytes, path)
-        model = read_model(wire, frozenset())
-    found = _Placed(stamp.path, model)
+        model = read_model(wire, onnx_names.OPS | onnx_quantized.OPS)
+        found = Entries(stamp.path, model)
+        found.fold()
+        found.rename()
     return Checkpoint(
         path=path,
         format="onnx",
-        tensors=tuple(found.entries()),
+        tensors=tuple(found.tensors.values()),
         metadata=model.metadata,
         stamps={stamp.path: stamp, **found.files.stamps},
         oddities=model.notes.oddities(),
         errors=(*wire.damage(), *model.errors),
         hyperparameters=model.constants,
     )
-
-
-class _Placed:
-    """The tensors of a model as entries; what cannot be one is told to the model."""
-
-    def __init__(self, real_path: str, model: Model) -> None:
-        self.real_path, self.model = real_path, model
-        self.files = DataFiles(model.path)
-        self._outer = {printable(tensor.name) for tensor in model.tensors if not tensor.scope}
-        self._names: set[str] = set()
-        self._repeats: dict[str, int] = {}
-
-    def entries(self) -> Iterator[TensorEntry]:
-        """The entries, in file order."""
-        for tensor in self.model.tensors:
-            name = self._unique(tensor)
-            if tensor.is_text:
-                self.model.notes.add("text_tensor", f"{name!r} holds strings, which are not compared", name)
-                continue
-            try:
-                component = place(tensor, self.real_path, self.files)
-            except (ValueError, TensorError) as error:
-                self._fail(name, str(error), tensor.start)
-            else:
-                yield TensorEntry(name, component.shape, component.dtype, {"data": component})
-
-    def _unique(self, tensor: Stored) -> str:
-        """The name, with its scope where an outer graph or one before has the same; "#2" where one graph repeats itself."""
-        plain = printable(tensor.name) or "unnamed"
-        name = f"{tensor.scope}{plain}" if tensor.scope and (plain in self._outer or plain in self._names) else plain
-        if name in self._names:
-            self.model.notes.add("duplicate_name", f"more than one tensor is named {name!r}", name)
-            self._repeats[name] = self._repeats.get(name, 1) + 1
-            name = f"{name}#{self._repeats[name]}"
-        self._names.add(name)
-        return name
-
-    def _fail(self, name: str, message: str, offset: int) -> None:
-        self.model.errors.append(TensorError(message, path=self.model.path, tensor=name, offset=offset))

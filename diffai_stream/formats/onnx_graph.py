@@ -40,12 +40,13 @@ class Node(NamedTuple):
 
 @dataclass
 class Model:
-    """What was found: tensors in file order, small constants by name, nodes of the operators asked for, descriptive texts."""
+    """What was found: tensors in file order, small constants by name (their values, and where they lie), nodes, texts."""
 
     path: str
     ops: frozenset[str]
     tensors: list[Stored] = field(default_factory=list)
     constants: dict[str, Scalar] = field(default_factory=dict)
+    small: dict[str, Stored] = field(default_factory=dict)
     nodes: list[Node] = field(default_factory=list)
     metadata: dict[str, str] = field(default_factory=dict)
     errors: list[CheckpointError] = field(default_factory=list)
@@ -150,7 +151,8 @@ class _Reader:
         if small is None:
             self.model.tensors.append(found)
         else:
-            self.model.constants[found.name] = small
+            self.model.constants[printable(found.name)] = small
+            self.model.small[printable(found.name)] = found
 
     def sparse(self, start: int, stop: int, name: str, scope: str) -> None:
         """A `SparseTensorProto`: what it stores are two tensors, the values that are not zero and their places."""
@@ -190,7 +192,7 @@ class _Reader:
             if values.runs and (is_constant or found[3] >= _LARGE_NBYTES):
                 self._list(values, kind, name, found, site.scope)
         if is_constant and attribute.scalar is not None:
-            self.model.constants[name] = attribute.scalar
+            self.model.constants[printable(name)] = attribute.scalar
 
     def _list(self, values: Values, kind: int, name: str, found: Field, scope: str) -> None:
         try:
