@@ -117,11 +117,17 @@ def _onnx_places(folder: Path) -> Path:
     inner = field(6, field(1, onnx_constant("inner", value)) + field(5, onnx_tensor("ids", weights()["ids"])))
     halves = field(1, 5) + field(2, 10) + field(8, "halves") + packed(5, [0, 1, 31744, 15360, 65535])
     ints = b"".join(field(8, number) for number in range(200))
+    numbers = {"K": 32, "N": 4, "block_size": 16}
+    integers = b"".join(onnx_attribute(name, field(3, value)) for name, value in numbers.items())
+    quantized = {"q": np.arange(24, dtype=np.int8).reshape(4, 6), "s": np.ones(6, np.float32), "z": np.ones(6, np.int8)}
+    quantized |= {"b": np.zeros((4, 2, 8), np.uint8), "bs": np.ones(8, np.float16)}
     nodes = [
+        onnx_node("DequantizeLinear", "qsz", ["y"], more=onnx_attribute("axis", field(3, 1))),
+        onnx_node("MatMulNBits", ["x", "b", "bs"], ["w"], more=integers),
         onnx_node("If", name="if", more=onnx_attribute("then_branch", inner)),
         onnx_node("TreeEnsemble", name="trees", more=onnx_attribute("ids", ints)),
     ]
-    return write_onnx(folder / "model.onnx", onnx_model([halves], nodes))
+    return write_onnx(folder / "model.onnx", onnx_model([halves, *(onnx_tensor(n, v) for n, v in quantized.items())], nodes))
 
 
 def _tf_checkpoint(folder: Path) -> Path:
