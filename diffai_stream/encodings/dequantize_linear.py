@@ -170,9 +170,10 @@ class _Rows:
             return out
         first, last = start // columns, -(-stop // columns)
         out = np.empty((last - first) * columns, np.float32)
-        for low in range(first, last, self.step):
-            high = min(low + self.step, last)
-            self._scale(low, high, out[(low - first) * columns : (high - first) * columns])
+        with np.errstate(over="ignore", invalid="ignore"):  # scales of strangers
+            for low in range(first, last, self.step):
+                high = min(low + self.step, last)
+                self._scale(low, high, out[(low - first) * columns : (high - first) * columns])
         return out[start - first * columns : stop - first * columns]
 
     def _unpack(self, start: int, stop: int, out: Floats, planes: Planes) -> None:
@@ -225,9 +226,10 @@ class _Elements:
     def decode(self, start: int, stop: int) -> Floats:
         """The values of elements [start, stop), any two numbers."""
         out = np.empty(stop - start, np.float32)
-        for first in range(start, stop, _STEP):
-            last = min(first + _STEP, stop)
-            out[first - start : last - start] = self._piece(first, last)
+        with np.errstate(over="ignore", invalid="ignore"):
+            for first in range(start, stop, _STEP):
+                last = min(first + _STEP, stop)
+                out[first - start : last - start] = self._piece(first, last)
         return out
 
     def _piece(self, first: int, last: int) -> Floats:
