@@ -26,11 +26,12 @@ from diffai_stream.engine.reduce import Outcome, Reducer
 from diffai_stream.errors import DiffaiError
 from diffai_stream.formats.base import Checkpoint
 from diffai_stream.formats.catalogue import open_checkpoint
+from diffai_stream.formats.inert import collection_paused
 from diffai_stream.options import Options
 from diffai_stream.plan.align import align, select
 from diffai_stream.plan.chunks import sides_of
 from diffai_stream.plan.naming import place
-from diffai_stream.plan.pairs import TensorPair
+from diffai_stream.plan.pairs import TensorPair, numbered
 from diffai_stream.plan.parts import WEIGHTS, shared
 from diffai_stream.report.compose import Composer, metadata_oddity, tensor_fields
 from diffai_stream.report.progress import NoProgress, Progress, peak_memory_nbytes
@@ -50,19 +51,19 @@ def compare(
     trouble becomes `error` records. Closing the iterator stops the work.
     """
     options = replace(options or Options(), **overrides)
-    checkpoints = open_checkpoint(old), open_checkpoint(new)
-    sides = shared(*checkpoints, options.ignore_optimizer_state)
-    aligned = align(sides.old, sides.new, options.maps)
-    pairs = _not_failed(select(aligned.pairs, options.include, options.exclude), *checkpoints)
-    session = prepare(*checkpoints, pairs, (*sides.oddities, *aligned.oddities), options)
+    with collection_paused():
+        checkpoints = open_checkpoint(old), open_checkpoint(new)
+        sides = shared(*checkpoints, options.ignore_optimizer_state)
+        aligned = align(sides.old, sides.new, options.maps)
+        pairs = _not_failed(select(aligned.pairs, options.include, options.exclude), *checkpoints)
+        session = prepare(*checkpoints, pairs, (*sides.oddities, *aligned.oddities), options)
     return Run(session, progress or NoProgress()).records()
 
 
-def _not_failed(pairs: Iterable[TensorPair], old: Checkpoint, new: Checkpoint) -> list[TensorPair]:
+def _not_failed(pairs: Iterable[TensorPair], old: Checkpoint, new: Checkpoint) -> tuple[TensorPair, ...]:
     """The pairs less those that only look added or removed, because the other side names the tensor and cannot index it."""
     failed = {"added": {error.tensor for error in old.errors}, "removed": {error.tensor for error in new.errors}}
-    kept = [pair for pair in pairs if pair.name not in failed.get(pair.status, ())]
-    return [pair._replace(index=index) for index, pair in enumerate(kept)]
+    return numbered(pair for pair in pairs if pair.name not in failed.get(pair.status, ()))
 
 
 def inspect(

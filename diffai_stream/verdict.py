@@ -34,14 +34,17 @@ def check_fail_on(options: Options) -> None:
 
 def is_resharded(pairs: Iterable[TensorPair]) -> bool:
     """Whether tensors that share a file on one side lie in different files on the other."""
-    stored = [pair.entries for pair in pairs if pair.match != "tied" and len(pair.entries) == 2]
+    stored = [entries for pair in pairs if pair.match != "tied" and len(entries := pair.entries) == 2]
     together = {(_file(old), _file(new)) for old, new in stored}
     return not len(together) == len({old for old, _ in together}) == len({new for _, new in together})
 
 
 def _file(entry: TensorEntry) -> str:
     """The file that a tensor begins in."""
-    return next((extent.path for component in entry.components.values() for extent in component.extents), "")
+    for component in entry.components.values():
+        for extent in component.extents:
+            return extent.path
+    return ""
 
 
 @dataclass
@@ -83,12 +86,14 @@ class Tally:
         self.counts[digest.status] += 1
         if pair.match != "exact":
             self.counts["renamed"] += 1
-        if pair.old is not None and pair.new is not None and pair.old.name != pair.new.name:
-            self.differs_in.add("names")
-        if any(entry.region is not None for entry in pair.entries):
-            self.differs_in.add("layout")
-        if pair.old is not None and pair.new is not None and pair.old.encoding != pair.new.encoding:
-            self.differs_in.add("encoding")
+        for entry in pair.entries:
+            if entry.region is not None:
+                self.differs_in.add("layout")
+        if pair.old is not None and pair.new is not None:
+            if pair.old.name != pair.new.name:
+                self.differs_in.add("names")
+            if pair.old.encoding != pair.new.encoding:
+                self.differs_in.add("encoding")
         self.tolerated |= digest.status != "changed" and evidence.row[UNEQUAL] > 0
         self.changed_parameters += digest.changed_count
         self.old_squares.append(digest.old_squares)

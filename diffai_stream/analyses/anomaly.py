@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from math import log, prod
-from statistics import median
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,7 @@ from diffai_stream.formats.base import TensorEntry
 from diffai_stream.options import Options
 from diffai_stream.plan.naming import natural_key
 from diffai_stream.plan.parts import WEIGHTS
-from diffai_stream.statistics.describe import excess_kurtosis, field, nonfinite_count, numels
+from diffai_stream.statistics.describe import Column, excess_kurtosis, field, nonfinite_count, numels
 from diffai_stream.statistics.finishing import LAWS
 from diffai_stream.statistics.layout import View
 
@@ -65,10 +64,10 @@ def needs(pair: Any, options: Options) -> tuple[Any, ...]:
 
 def tensor(table: Table, options: Options) -> PlacedFindings:
     """The kinds that one tensor alone shows, by the columns of many: only tensors that trip a rule cost anything."""
-    weights = [evidence.pair.part == WEIGHTS for evidence in table.evidence]
+    weights = np.array([evidence.pair.part == WEIGHTS for evidence in table.evidence], np.bool_)
     for kind, rule in SIDE_RULES.items():
-        judged_here = table.measured & np.array([is_weight or kind in STATE_KINDS for is_weight in weights], np.bool_)[:, None]
-        old, new = ({place: judged for place, judged in rule(table, view) if judged_here[place, view]} for view in SIDES)
+        judged = table.measured & (weights | (kind in STATE_KINDS))[:, None]
+        old, new = ({place: found for place, found in rule(table, view) if judged[place, view]} for view in SIDES)
         for place in sorted(old.keys() | new.keys()):
             side = "both" if place in old and place in new else "new" if place in new else "old"
             pair = table.evidence[place].pair
@@ -195,27 +194,29 @@ def _constant_offset(table: Table) -> Verdicts:
 # --- over depth -------------------------------------------------------------------------------------------------------
 
 
-def robust_scores(values: list[float]) -> list[float]:
-    """(x - median) / (1.4826·MAD) of each value; infinite where the MAD is 0 and the value differs."""
-    middle = median(values)
-    spread = MAD_TO_SIGMA * median(abs(v - middle) for v in values)
-    return [(v - middle) / spread if spread > 0 else (0.0 if v == middle else float("inf") * (v - middle)) for v in values]
+def robust_scores(values: Column) -> Column:
+    """(x - median) / (1.4826·MAD) of each value; where the MAD is 0 infinite, or NaN for the median itself."""
+    middle = _median(values)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return (values - middle) / (MAD_TO_SIGMA * _median(np.abs(values - middle)))
+
+
+def _median(values: Column) -> float:
+    in_order = np.sort(values)
+    return float(in_order[(values.size - 1) // 2] + in_order[values.size // 2]) / 2
 
 
 def _over_depth(tensors: Iterable[Digest]) -> Iterator[Finding]:
     """exploding and vanishing: the RMS of a tensor against those of its role over depth."""
     roles: dict[tuple[str, str], list[tuple[Digest, float]]] = {}
-    for digest in tensors:
+    for digest in sorted([d for d in tensors if _BLOCK.search(d.layer)], key=lambda d: natural_key(d.name)):
         for side, rms in (("old", digest.old_rms), ("new", digest.new_rms)):
-            if rms and _BLOCK.search(digest.layer):
+            if rms:
                 roles.setdefault((digest.role, side), []).append((digest, rms))
     found: dict[tuple[str, str], dict[str, Judged]] = {}
-    order: dict[tuple[str, str], Digest] = {}
     for (_, side), members in roles.items():
-        members.sort(key=lambda member: natural_key(member[0].name))
         for kind, digest, judged in _outliers(members):
             found.setdefault((digest.name, kind), {})[side] = judged
-            order[digest.name, kind] = digest
     for name, kind in sorted(found, key=lambda key: natural_key(key[0])):
         judged_sides = found[name, kind]
         side = "both" if len(judged_sides) == 2 else next(iter(judged_sides))
@@ -223,28 +224,32 @@ def _over_depth(tensors: Iterable[Digest]) -> Iterator[Finding]:
 
 
 def _outliers(members: list[tuple[Digest, float]]) -> Iterator[tuple[str, Digest, Judged]]:
-    rms = [value for _, value in members]
-    scores = robust_scores([log(value) for value in rms]) if len(rms) >= MIN_DEPTH else [0.0] * len(rms)
-    middle = median(rms)
-    for index, (digest, value) in enumerate(members):
-        ratio = value / middle
-        if abs(scores[index]) > ROBUST_Z and max(ratio, 1 / ratio) > MEDIAN_RATIO:
-            kind = "exploding" if ratio > 1 else "vanishing"
-            yield kind, digest, (ratio, MEDIAN_RATIO, None, f"RMS over the median of {len(rms)} tensors of role {digest.role}")
-            continue
-        nearby = _neighbour_ratio(rms, index)
-        if nearby > NEIGHBOUR_RATIO or nearby < 1 / NEIGHBOUR_RATIO:
-            kind = "exploding" if nearby > 1 else "vanishing"
-            yield kind, digest, (nearby, NEIGHBOUR_RATIO, None, f"RMS over that of its neighbours of role {digest.role}")
+    """The tensors of a role, in order of depth, that stand out from all of them, or else from their neighbours."""
+    if len(members) < 2:
+        return
+    rms = np.array([value for _, value in members])
+    with np.errstate(over="ignore"):
+        ratios, nearby = rms / _median(rms), neighbour_ratios(rms)
+    scores = robust_scores(np.log(rms)) if rms.size >= MIN_DEPTH else np.zeros(rms.size)
+    apart = (np.abs(scores) > ROBUST_Z) & (np.maximum(ratios, 1 / ratios) > MEDIAN_RATIO)
+    for index in _tripped(apart | (nearby > NEIGHBOUR_RATIO) | (nearby < 1 / NEIGHBOUR_RATIO)):
+        digest = members[index][0]
+        if apart[index]:
+            told = f"the median of {len(members)} tensors of role {digest.role}"
+            ratio, threshold = float(ratios[index]), MEDIAN_RATIO
+        else:
+            told = f"that of its neighbours of role {digest.role}"
+            ratio, threshold = float(nearby[index]), NEIGHBOUR_RATIO
+        yield "exploding" if ratio > 1 else "vanishing", digest, (ratio, threshold, None, f"RMS over {told}")
 
 
-def _neighbour_ratio(rms: list[float], index: int) -> float:
-    """RMS over that of the neighbours, where it is an outlier against each of them; 1 without neighbours."""
-    around = [rms[i] for i in (index - 1, index + 1) if 0 <= i < len(rms)]
-    if not around or (len(rms) == 2 and rms[index] == min(rms)):
-        return 1.0
-    ratios = [rms[index] / value for value in around]
-    return min(ratios) if min(ratios) > 1 else max(ratios) if max(ratios) < 1 else 1.0
+def neighbour_ratios(rms: Column) -> Column:
+    """RMS over that of the neighbours, where it is an outlier against each of them, else 1; of two only the larger counts."""
+    before, after = np.full(rms.size, np.nan), np.full(rms.size, np.nan)
+    before[1:], after[:-1] = rms[1:] / rms[:-1], rms[:-1] / rms[1:]
+    least, most = np.fmin(before, after), np.fmax(before, after)
+    ratios = np.where(least > 1, least, np.where(most < 1, most, 1.0))
+    return np.maximum(ratios, 1.0) if rms.size == 2 else ratios
 
 
 def _update_spikes(tensors: Iterable[Digest]) -> Iterator[Finding]:
@@ -258,8 +263,9 @@ def _update_spikes(tensors: Iterable[Digest]) -> Iterator[Finding]:
     changes = {name: value for name, members in layers.items() if (value := relative(members)) is not None}
     if len(changes) < MIN_DEPTH:
         return
-    middle, scores = median(changes.values()), robust_scores(list(changes.values()))
-    for (name, value), score in zip(changes.items(), scores, strict=True):
+    values = np.array(list(changes.values()))
+    middle, scores = _median(values), robust_scores(values)
+    for (name, value), score in zip(changes.items(), scores.tolist(), strict=True):
         if score > ROBUST_Z and value > MEDIAN_RATIO * middle > 0:
             detail = f"relative_l2 {value:.4g} over the median {middle:.4g} of {len(changes)} layers"
             yield _finding("update_spike", name, None, (value / middle, MEDIAN_RATIO, None, detail), scope="layer")

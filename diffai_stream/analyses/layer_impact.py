@@ -13,23 +13,25 @@ from diffai_stream.statistics.describe import finite, total
 
 def relative(tensors: Iterable[Digest]) -> float | None:
     """‖delta‖ / ‖old‖ over tensors; None when ‖old‖ is 0."""
-    rows = list(tensors)
-    old = total(t.old_squares for t in rows)
-    return finite(sqrt(total(t.delta_squares for t in rows) / old)) if old > 0 else None
+    squares = [(t.old_squares, t.delta_squares) for t in tensors]
+    old = total([of_old for of_old, _ in squares])
+    return finite(sqrt(total([of_delta for _, of_delta in squares]) / old)) if old > 0 else None
 
 
 def layer(evidence: LayerEvidence, options: Options) -> Findings:
     """The record of one layer, when its last tensor is out."""
     compared = [t for t in evidence.tensors if t.status not in ("added", "removed", "reshaped")]
     numel = sum(t.compared_count for t in compared)
-    roles = sorted({t.role for t in compared})
+    roles: dict[str, list[Digest]] = {}
+    for tensor in compared:
+        roles.setdefault(tensor.role, []).append(tensor)
     fields: dict[str, Any] = {
         "relative_l2": relative(compared),
-        "delta_l2_norm": finite(sqrt(total(t.delta_squares for t in compared))),
+        "delta_l2_norm": finite(sqrt(total([t.delta_squares for t in compared]))),
         "changed_ratio": sum(t.changed_count for t in compared) / numel if numel else None,
         "parameter_count": sum(t.numel for t in evidence.tensors),
         "unread_count": evidence.unread_count,
-        "roles": [{"role": role, "relative_l2": relative(t for t in compared if t.role == role)} for role in roles],
+        "roles": [{"role": role, "relative_l2": relative(tensors)} for role, tensors in sorted(roles.items())],
         "stats": evidence.stats,
     }
     yield Finding("layer", evidence.name, "measured", fields)
@@ -48,7 +50,7 @@ def model(evidence: ModelEvidence, options: Options) -> Iterator[Finding]:
         {
             "layer": name,
             "relative_l2": relative(tensors),
-            "energy_ratio": finite(total(t.delta_squares for t in tensors) / energy) if energy > 0 else None,
+            "energy_ratio": finite(total([t.delta_squares for t in tensors]) / energy) if energy > 0 else None,
         }
         for name, tensors in layers.items()
     ]

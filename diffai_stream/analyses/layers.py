@@ -132,7 +132,7 @@ def coarse_quantiles(counts: Counts, low: NDArray[np.float64], high: NDArray[np.
     order, edges = _coarse_edges()
     cumulative = np.cumsum(counts[:, order], axis=1)
     targets = PROBABILITIES * cumulative[:, -1:]
-    places = (cumulative[:, None, :] < targets[:, :, None]).sum(axis=2)
+    places = (cumulative[:, None, :] >= targets[:, :, None]).argmax(axis=2)
     segments = np.arange(len(counts))[:, None]
     inside = counts[:, order][segments, places]
     low, high = low[:, None], high[:, None]

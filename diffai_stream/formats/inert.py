@@ -123,13 +123,19 @@ def read_exactly(file: FileIO, offset: int, nbytes: int, path: str) -> bytes:
 
 @contextmanager
 def collection_paused() -> Iterator[None]:
-    """No garbage collection inside: a large index is all live objects, walking them again and again triples the time."""
+    """No garbage collection inside: a large index is all live objects, walking them again and again triples the time.
+
+    What was made is old at the end, so that the collections of the young, which follow at once, need not walk it either.
+    """
     enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
         if enabled:
+            if not gc.get_freeze_count():  # else someone keeps objects frozen, which would thaw
+                gc.freeze()
+                gc.unfreeze()
             gc.enable()
 
 

@@ -15,7 +15,7 @@ from diffai_stream.formats.base import Checkpoint, Oddity, TensorEntry
 from diffai_stream.plan.matching import Found, Matching, match_aliases, match_exact, match_heads, match_prefixes, match_rules
 from diffai_stream.plan.names_gguf import roles_of
 from diffai_stream.plan.naming import place
-from diffai_stream.plan.pairs import SharedBytes, TensorPair, select
+from diffai_stream.plan.pairs import SharedBytes, TensorPair, numbered, select
 from diffai_stream.plan.parts import TITLES, WEIGHTS, only
 from diffai_stream.plan.sampled_bytes import Read, match_samples, read_range
 
@@ -54,7 +54,7 @@ def align(old: Checkpoint, new: Checkpoint, rules: Sequence[tuple[str, str]] = (
         found = _aligned(only(old, {part}), only(new, {part}), rules if part == WEIGHTS else (), read)
         pairs += found.pairs
         oddities += found.oddities
-    return Alignment(tuple(pair._replace(index=index) for index, pair in enumerate(pairs)), tuple(oddities))
+    return Alignment(numbered(pairs), tuple(oddities))
 
 
 def _aligned(old: Checkpoint, new: Checkpoint, rules: Sequence[tuple[str, str]], read: Read) -> Alignment:

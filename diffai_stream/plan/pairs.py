@@ -37,7 +37,9 @@ class TensorPair(NamedTuple):
     @property
     def entries(self) -> tuple[TensorEntry, ...]:
         """The sides that exist, old first."""
-        return tuple(entry for entry in (self.old, self.new) if entry is not None)
+        if self.old is None:
+            return (self.new,) if self.new is not None else ()
+        return (self.old, self.new) if self.new is not None else (self.old,)
 
     @property
     def part(self) -> str:
@@ -47,7 +49,7 @@ class TensorPair(NamedTuple):
     @property
     def numel(self) -> int:
         """Elements of the larger side."""
-        return max(entry.numel for entry in self.entries)
+        return max([entry.numel for entry in self.entries])
 
 
 def select(pairs: Iterable[TensorPair], include: Sequence[str] = (), exclude: Sequence[str] = ()) -> tuple[TensorPair, ...]:
@@ -59,7 +61,12 @@ def select(pairs: Iterable[TensorPair], include: Sequence[str] = (), exclude: Se
     pairs = tuple(pairs)
     kept = _matching(pairs, include, "--include") if include else set(range(len(pairs)))
     kept -= _matching(pairs, exclude, "--exclude")
-    return tuple(pairs[position]._replace(index=index) for index, position in enumerate(sorted(kept)))
+    return numbered(pairs[position] for position in sorted(kept))
+
+
+def numbered(pairs: Iterable[TensorPair]) -> tuple[TensorPair, ...]:
+    """The pairs, numbered by their place."""
+    return tuple([pair if pair.index == index else pair._replace(index=index) for index, pair in enumerate(pairs)])
 
 
 def _matching(pairs: Sequence[TensorPair], patterns: Sequence[str], option: str) -> set[int]:
