@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from diffai_stream.context.base import Context, Scalar, Sourced
 from diffai_stream.context.files import MAX_SCALARS, flattened, folder_of, json_beside, yaml_beside
-from diffai_stream.context.tokenizer import tokenizer_beside
+from diffai_stream.context.tokenizer import tokenizer_beside, tokenizer_within
 from diffai_stream.context.training import history_of, step_of
 from diffai_stream.errors import DiffaiError
 from diffai_stream.formats.base import Checkpoint, Oddity
@@ -47,6 +47,8 @@ def context_of(checkpoint: Checkpoint, with_tokenizer: bool = True) -> Context:
     hparams = reader.take("hparams.yaml", yaml_beside) or {}
     arguments = reader.take(TRAINING_ARGUMENTS, _training_arguments) or {}
     tokenizer = reader.take("tokenizer", lambda folder, _: tokenizer_beside(folder)) if with_tokenizer else None
+    if tokenizer is None and with_tokenizer:
+        tokenizer = reader.take("the vocabulary of the checkpoint", lambda *_: tokenizer_within(checkpoint))
     sources: dict[str, Mapping[str, Any]] = {
         "config.json": config,
         "generation_config.json": generation,

@@ -1,4 +1,7 @@
-"""Token texts by number, from `tokenizer.json`, `vocab.json` or `vocab.txt`: what makes a row of an embedding readable."""
+"""Token texts by number: what makes a row of an embedding readable.
+
+They come from `tokenizer.json`, `vocab.json` or `vocab.txt` beside a checkpoint, or from the metadata of a GGUF file.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from typing import Any
 from diffai_stream.context.base import Tokenizer
 from diffai_stream.context.files import MAX_TOKENIZER_NBYTES, json_beside
 from diffai_stream.errors import FormatError
+from diffai_stream.formats.base import Checkpoint
 from diffai_stream.formats.inert import open_regular, read_exactly
 
 MAX_TOKENS = 4_000_000
@@ -24,6 +28,17 @@ def tokenizer_beside(folder: str) -> Tokenizer | None:
         return Tokenizer(_numbered(found.items()), "vocab.json")
     lines = _lines(os.path.join(folder, "vocab.txt"))
     return Tokenizer(lines, "vocab.txt") if lines is not None else None
+
+
+def tokenizer_within(checkpoint: Checkpoint) -> Tokenizer | None:
+    """The vocabulary that a GGUF file carries itself, the first part of a split one; None in other formats."""
+    key = "tokenizer.ggml.tokens"
+    if checkpoint.format != "gguf" or key not in checkpoint.metadata:
+        return None
+    from diffai_stream.formats.gguf_header import read_texts
+
+    texts = read_texts(next(iter(checkpoint.stamps)), key)
+    return Tokenizer(texts[:MAX_TOKENS], key) if texts else None
 
 
 def _of_tokenizer_json(found: Mapping[str, Any]) -> list[str | None]:

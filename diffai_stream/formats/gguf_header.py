@@ -15,7 +15,7 @@ from io import FileIO
 from typing import NamedTuple
 
 from diffai_stream.errors import FormatError
-from diffai_stream.formats.inert import MAX_HEADER_NBYTES, Notes, read_exactly
+from diffai_stream.formats.inert import MAX_HEADER_NBYTES, Notes, open_regular, read_exactly
 
 DEFAULT_ALIGNMENT = 32
 _ALIGNMENT_KEY = "general.alignment"
@@ -25,6 +25,7 @@ _MAX_DEPTH = 8  # of arrays in arrays
 _MAX_RANK = 64
 _MAX_LISTED = 64  # values of an array told one by one, when they take at most
 _MAX_LISTED_NBYTES = 4096
+_MAX_KEYS = 1 << 16  # models have a few dozen
 _MIN_KEY_NBYTES, _MIN_TENSOR_NBYTES = 13, 24
 _STRING, _ARRAY = 8, 9
 _U32, _U64 = struct.Struct("<I"), struct.Struct("<Q")
@@ -130,12 +131,7 @@ class _Cursor:
 def read_header(file: FileIO, file_nbytes: int, path: str, notes: Notes) -> Header:
     """Read and check a header. Raises FormatError when it is not one that can be read to its end."""
     cursor = _Cursor(file, file_nbytes, path)
-    cursor.skip(4)
-    version = _version(cursor)
-    tensor_count, key_count = cursor.u64(), cursor.u64()
-    if tensor_count * _MIN_TENSOR_NBYTES + key_count * _MIN_KEY_NBYTES > file_nbytes:
-        message = f"{tensor_count} tensors and {key_count} keys are declared, more than {file_nbytes} bytes can hold"
-        raise FormatError(f"{message}: truncated or damaged", path=path, offset=8)
+    version, tensor_count, key_count = _begin(cursor, file_nbytes)
     metadata: dict[str, str] = {}
     alignment = DEFAULT_ALIGNMENT
     for _ in range(key_count):
@@ -147,6 +143,35 @@ def read_header(file: FileIO, file_nbytes: int, path: str, notes: Notes) -> Head
         metadata[key] = value
     tensors = [_declared(cursor) for _ in range(tensor_count)]
     return Header(version, metadata, tensors, alignment, cursor.place)
+
+
+def read_texts(path: str, key: str) -> list[str] | None:
+    """The array of strings that the metadata of a file holds under a key; None without one. Raises FormatError."""
+    with open_regular(path) as (file, stamp):
+        cursor = _Cursor(file, stamp.nbytes, path)
+        _, _, key_count = _begin(cursor, stamp.nbytes)
+        for _ in range(key_count):
+            name, kind = _text(cursor.text()), cursor.u32()
+            if name != key or kind != _ARRAY:
+                _value(cursor, kind)
+                continue
+            element, count = cursor.u32(), cursor.u64()
+            if element != _STRING:
+                return None
+            cursor.need(8 * count)
+            return [_text(cursor.text()) for _ in range(count)]
+    return None
+
+
+def _begin(cursor: _Cursor, file_nbytes: int) -> tuple[int, int, int]:
+    """Version, number of tensors, number of keys. Raises FormatError for numbers that the file cannot hold."""
+    cursor.skip(4)
+    version = _version(cursor)
+    tensor_count, key_count = cursor.u64(), cursor.u64()
+    if tensor_count * _MIN_TENSOR_NBYTES + key_count * _MIN_KEY_NBYTES > file_nbytes or key_count > _MAX_KEYS:
+        message = f"{tensor_count} tensors and {key_count} keys are declared, more than {file_nbytes} bytes hold in a model"
+        raise FormatError(f"{message}: truncated or damaged", path=cursor.path, offset=8)
+    return version, tensor_count, key_count
 
 
 def _version(cursor: _Cursor) -> int:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter
 
+from diffai_stream.context.read import context_of
 from diffai_stream.encodings.ggml import TYPES
 from diffai_stream.errors import FormatError
 from diffai_stream.formats.catalogue import open_checkpoint
@@ -102,6 +103,21 @@ def test_a_changed_vocabulary_shows(tmp_path):
 
     found = [opened_with("x"), opened_with("y")]
     assert found[0].metadata["tokenizer.ggml.tokens"] != found[1].metadata["tokenizer.ggml.tokens"]
+
+
+def test_the_vocabulary_names_the_rows_of_the_embedding(tmp_path):
+    def fill(writer):
+        writer.add_array("general.tags", ["no", "token"])
+        writer.add_token_list(["<s>", "Ġthe", "naïve"])
+
+    path = written(tmp_path / "x.gguf", {"token_embd.weight": (VALUES, None)}, fill)
+    tokenizer = context_of(opened(path)).tokenizer
+    assert tokenizer.tokens == ["<s>", "Ġthe", "naïve"]
+    assert tokenizer.source == "tokenizer.ggml.tokens"
+    (tmp_path / "vocab.txt").write_text("a\nb\n")
+    assert context_of(opened(path)).tokenizer.source == "vocab.txt"
+    (tmp_path / "vocab.txt").unlink()
+    assert context_of(opened(written(path, {"w": (VALUES, None)}))).tokenizer is None
 
 
 def test_version_2_alignment_and_nested_arrays(tmp_path):
