@@ -1,6 +1,6 @@
 """ONNX DequantizeLinear: (x - zero point) * scale, with one scale, one for each index of an axis, or one for blocks of an axis.
 
-Codes lie densely in C order, zero points have their type (int32 has none), scales any float type. The product is kept as
+Codes lie densely in C order, zero points have their type, scales any float type. The product is kept as
 float32; the operator rounds it to its output type. Metadata: `codes` (an encoding of `plain.py`), `axis` and `block_size`
 where they count.
 """

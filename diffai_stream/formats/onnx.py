@@ -59,7 +59,7 @@ def index(path: str) -> Checkpoint:
     with open_regular(path) as (file, stamp), collection_paused():
         wire = Wire(file, stamp.nbytes, path)
         model = read_model(wire, onnx_names.OPS | onnx_quantized.OPS)
-        found = Entries(stamp.path, model)
+        found = Entries(wire, stamp.path, model)
         found.fold()
         found.rename()
     return Checkpoint(

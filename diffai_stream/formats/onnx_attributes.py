@@ -13,9 +13,9 @@ from diffai_stream.formats.wire_values import Values
 _NAME, _F, _I, _S, _TENSOR, _GRAPH, _FLOATS, _INTS, _TENSORS, _GRAPHS = 1, 2, 3, 4, 5, 6, 7, 8, 10, 11
 _SPARSE, _SPARSES = 22, 23
 GENERATED = re.compile(
-    r"(?:val|const|constant|cst)_?\d+(?:_\d+)*|onnx::\w+_\d+|[\w:/]+__\d+|_?\d+|.*/Constant(?:_\d+)?_output_0"
+    r"(?:val|const|constant|cst)_?\d+(?:_\d+)*|onnx::\w+_\d+|[\w:/]+__\d+|_?\d+|.*/Constant(?:_\d+)?_output_0|.+_reshape_shape"
 )
-"""Names that exporters make up for what they fold: torch.onnx, its newer exporter, tf2onnx."""
+"""Names that exporters make up for what they fold: torch.onnx, its newer exporter, tf2onnx, onnxruntime."""
 
 
 @dataclass

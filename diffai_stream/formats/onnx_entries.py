@@ -10,13 +10,15 @@ from diffai_stream.formats.inert import printable
 from diffai_stream.formats.onnx_graph import Model
 from diffai_stream.formats.onnx_quantized import Folded, Refused
 from diffai_stream.formats.onnx_tensors import Stored, place
+from diffai_stream.formats.small_constants import small_constant
+from diffai_stream.formats.wire import Wire
 
 
 class Entries:
     """The tensors of a model as entries, `tensors` by name in file order; what cannot be one is told to the model."""
 
-    def __init__(self, real_path: str, model: Model) -> None:
-        self.real_path, self.model = real_path, model
+    def __init__(self, wire: Wire, real_path: str, model: Model) -> None:
+        self.wire, self.real_path, self.model = wire, real_path, model
         self.files = DataFiles(model.path)
         self.tensors: dict[str, TensorEntry] = {}
         self._outer = {printable(tensor.name) for tensor in model.tensors if not tensor.scope}
@@ -33,7 +35,7 @@ class Entries:
         """Put the logical tensor in the place of the codes of each quantized weight, and take out what it is made of."""
         folded: dict[str, Folded] = {}
         for node in self.model.nodes:
-            if node.op not in onnx_quantized.OPS:
+            if node.op not in onnx_quantized.FOLDED:
                 continue
             try:
                 found = onnx_quantized.fold(node, self._find)
@@ -47,8 +49,22 @@ class Entries:
         consumed = {name for found in folded.values() for name in found.consumed}
         for name in consumed:
             self.model.constants.pop(name, None)
+        consumed |= self._steps()
         wanted = [(name, folded[name].entry if name in folded else entry) for name, entry in self.tensors.items()]
         self.tensors = self._renamed([one for one in wanted if one[0] in folded or one[0] not in consumed])
+
+    def _steps(self) -> set[str]:
+        """Names of the scales and zero points of activations, whose values are hyperparameters from here on."""
+        found: set[str] = set()
+        for node in self.model.nodes:
+            for entry in onnx_quantized.steps_of_activations(node, self.tensors.get):
+                component = entry.components["data"]
+                is_here = all(extent.path == self.real_path for extent in component.extents)
+                value = small_constant(self.wire, component) if is_here and entry.name not in found else None
+                if value is not None:
+                    self.model.constants[entry.name] = value
+                    found.add(entry.name)
+        return found
 
     def rename(self) -> None:
         """Name weights by the nodes that use them, where an exporter made their names up."""

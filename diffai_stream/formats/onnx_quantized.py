@@ -45,6 +45,18 @@ class _Roles(NamedTuple):
     axis: int = 1
 
 
+_QLINEAR = (
+    "Add",
+    "Mul",
+    "Sigmoid",
+    "LeakyRelu",
+    "AveragePool",
+    "GlobalAveragePool",
+    "Concat",
+    "Softmax",
+    "Where",
+    "ReduceMean",
+)
 _LINEAR = {
     "DequantizeLinear": _Roles(0, 1, 2),
     "QLinearConv": _Roles(3, 4, 5, 0),
@@ -55,7 +67,8 @@ _LINEAR = {
     "DynamicQuantizeMatMul": _Roles(1, 2, 3, -1),
     "MatMulIntegerToFloat": _Roles(1, 3, 5, -1),
 }
-OPS = frozenset((*_LINEAR, "MatMulNBits", "MatMulBnb4"))
+FOLDED = frozenset((*_LINEAR, "MatMulNBits", "MatMulBnb4"))
+OPS = FOLDED | {"QuantizeLinear", *(f"QLinear{name}" for name in _QLINEAR)}
 
 
 def fold(node: Node, find: Find) -> Folded | None:
@@ -65,6 +78,14 @@ def fold(node: Node, find: Find) -> Folded | None:
     if node.op == "MatMulBnb4":
         return _bnb4(node, find)
     return _linear(node, find, _LINEAR[node.op])
+
+
+def steps_of_activations(node: Node, find: Find) -> list[TensorEntry]:
+    """The single numbers among the inputs of a node that quantizes: scales and zero points of what flows through it."""
+    if node.op not in OPS or node.op in ("MatMulNBits", "MatMulBnb4"):
+        return []
+    found = [find(name) for name in node.inputs if name]
+    return [entry for entry in found if entry is not None and not entry.shape]
 
 
 def _input(node: Node, place: int, find: Find) -> TensorEntry | None:
@@ -87,8 +108,6 @@ def _linear(node: Node, find: Find, roles: _Roles) -> Folded | None:
         zeros = None
     if zeros is not None and (zeros.encoding, prod(zeros.shape)) != (codes.encoding, prod(scales.shape)):
         raise Refused(f"its zero points are {zeros.encoding} {zeros.shape}, its scales {scales.shape}")
-    if zeros is not None and codes.encoding == "I32":
-        raise Refused("int32 has no zero points, these are given some")
     single = prod(scales.shape) == 1 and not block
     numbers: dict[str, Scalar] = {"codes": codes.encoding, "bits": DEQUANTIZED[codes.encoding]}
     numbers |= {} if single else {"axis": axis}
