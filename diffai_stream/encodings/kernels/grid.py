@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from diffai_stream.jit import inlined, part
+from diffai_stream.jit import inlined, part, prefetch
 
 u1, u4, u8, i4, i8, f4 = np.uint8, np.uint32, np.uint64, np.int32, np.int64, np.float32
 TILE = 4096  # codes unpacked at a time; a multiple of every step
+AHEAD = 32  # rows of words that are fetched before they are turned
 BITS, PAIRS, TABLE, SIGNED, E4M3, WORDS = range(6)  # grid.Packing
 MULTIPLY, SUBTRACT, ADD = range(3)  # grid.Form
 
@@ -248,9 +249,12 @@ def decode_turned(raw, packing, bits, row_bits, columns, first, form, shift, wid
 def turn_words(words, first, out):
     """out[o, k] = words[k, first + o]: a strip of columns as rows, in squares of one cache line a side."""
     count, depth = out.shape[0], words.shape[0]
+    width = words.shape[1]
     for k in range(0, depth, 16):
         below = min(k + 16, depth)
         for o in range(0, count, 16):
+            for j in range(below, min(below + 16, depth)):  # the rows lie too far apart for the processor to guess
+                prefetch(words, j * width + first + o)
             for j in range(k, below):  # line by line: rows of a power of two apart do not fit into the cache together
                 for i in range(o, min(o + 16, count)):
                     out[i, j] = words[j, first + i]
@@ -266,10 +270,13 @@ def swap(a, b, shift, mask):
 @part
 def turn_nibbles(words, first, rows, out):
     """out[8 c + rows[p], i // 8] holds the nibbles at place p of words[i .. i + 8, first + c]: squares of eight by eight."""
-    count, depth = out.shape[0] // 8, words.shape[0] // 8
+    count, depth, width = out.shape[0] // 8, words.shape[0] // 8, words.shape[1]
     for start in range(0, count, 16):  # one cache line of words
         for block in range(depth):
             i = 8 * block
+            for j in range(i + AHEAD, min(i + AHEAD + 8, words.shape[0])):
+                prefetch(words, j * width + first + start)
+                prefetch(words, j * width + first + start + 15)
             for c in range(start, min(start + 16, count)):
                 at, to = first + c, 8 * c
                 a0, a1, a2, a3 = words[i, at], words[i + 1, at], words[i + 2, at], words[i + 3, at]
