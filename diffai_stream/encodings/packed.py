@@ -32,6 +32,7 @@ class Packing(IntEnum):
     SIGNED = 3  # one byte, two's complement
     E4M3 = 4
     WORDS = 5  # 32 // bits codes in each 32-bit word, the lowest first, none across words
+    E2M1 = 6  # two a byte, the low nibble first
 
 
 class Form(IntEnum):
@@ -74,10 +75,9 @@ def codes_of(kind: str, bits: int = 8) -> Codes:
         return Codes(Packing.PAIRS, 4, pairs(((np.arange(16) ^ 8) - 8).astype(np.float32)))
     if kind in ("bits", "words", "signed"):
         return Codes(Packing[kind.upper()], bits)
-    if kind == "F8_E4M3":
-        return Codes(Packing.E4M3, 8)
-    table = next(row for row in PLAIN if row.name == kind).table()
-    return Codes(Packing.PAIRS, 4, pairs(table)) if kind == "F4" else Codes(Packing.TABLE, 8, table)
+    if kind in ("F8_E4M3", "F4"):
+        return Codes(Packing.E4M3, 8) if kind == "F8_E4M3" else Codes(Packing.E2M1, 4)
+    return Codes(Packing.TABLE, 8, next(row for row in PLAIN if row.name == kind).table())
 
 
 def pairs(values: Floats, high_first: bool = False) -> Floats:
@@ -96,7 +96,7 @@ def decode_rows(
 
 def decode_turned(layout: Layout, raw: Bytes, row_bits: int, first: int, planes: Planes, out: Floats) -> None:
     """Fill `out` with columns of the rows in `raw`, from column `first` on, each as a line of its own."""
-    tile = np.empty(64 * 64, np.float32)  # 64 columns of 64 rows
+    tile = np.empty(64 * 65, np.float32)
     decode_grid_turned(raw, *_numbers(layout, row_bits, first), *_tables(layout, planes, NO_GROUPS), tile, out)
 
 

@@ -12,8 +12,9 @@ from diffai_stream.jit import inlined, part, prefetch
 
 u1, u4, u8, i4, i8, f4 = np.uint8, np.uint32, np.uint64, np.int32, np.int64, np.float32
 TILE = 4096  # codes unpacked at a time; a multiple of every step
+STRIDE = 65  # of a square of 64 by 64 that is turned: at 64 a column would share two sets of the cache
 AHEAD = 32  # rows of words that are fetched before they are turned
-BITS, PAIRS, TABLE, SIGNED, E4M3, WORDS = range(6)  # grid.Packing
+BITS, PAIRS, TABLE, SIGNED, E4M3, WORDS, E2M1 = range(7)  # grid.Packing
 MULTIPLY, SUBTRACT, ADD = range(3)  # grid.Form
 
 
@@ -135,6 +136,33 @@ def decode_e4m3(raw, out):
 
 
 @part
+def e2m1(code):
+    """float32 bits of a 4-bit float: the exponent is moved by 126 in place; codes 0 and 1 count halves."""
+    magnitude = u4(code & u4(7))
+    normal = u4(u4(magnitude << u4(22)) + u4(126 << 23))
+    small = np.float32(f4(i4(magnitude)) * f4(0.5)).view(np.uint32)
+    value = small if magnitude < u4(2) else normal
+    return u4(value | u4(u4(code & u4(8)) << u4(28)))
+
+
+@part
+def decode_e2m1(raw, bit, n, out):
+    """out[0:n] of 4-bit floats, two a byte, the low one first."""
+    bits, at, k = out.view(np.uint32), bit >> 3, 0
+    if n and bit & 7:
+        bits[0] = e2m1(u4(raw[at] >> u1(4)))
+        at, k = at + 1, 1
+    couples = (n - k) >> 1
+    codes, into = raw[at : at + couples], bits[k : k + 2 * couples]
+    for i in range(couples):
+        word = u4(codes[i])
+        into[2 * i] = e2m1(u4(word & u4(15)))
+        into[2 * i + 1] = e2m1(u4(word >> u4(4)))
+    if k + 2 * couples < n:
+        bits[n - 1] = e2m1(u4(raw[at + couples] & u1(15)))
+
+
+@part
 def unpack_words(raw, bits, row_bit, column, n, out):
     """out[0:n] of codes that never straddle 32-bit words: 32 // bits of them in each, lowest first, the rest unused."""
     each = 32 // bits
@@ -151,6 +179,8 @@ def unpack(packing, raw, bits, row_bit, column, n, table, out):
         unpack_bits(raw, bits, bit, n, out)
     elif packing == PAIRS:
         look_up_pairs(raw, bit, n, table, out)
+    elif packing == E2M1:
+        decode_e2m1(raw, bit, n, out)
     elif packing == E4M3:
         decode_e4m3(raw[bit >> 3 :], out[:n])
     elif packing == WORDS:
@@ -165,7 +195,7 @@ def unpack(packing, raw, bits, row_bit, column, n, table, out):
             out[i] = table[codes[i]]
 
 
-@part
+@inlined
 def scale_run(out, form, scale, zero):
     """(q - zero) * scale, or q * scale + zero, in place."""
     if form == ADD:
@@ -195,17 +225,15 @@ def scale_named(out, form, shift, scales, zeros, groups):
             out[i] = out[i] * scales[g] + zeros[g]
 
 
-@part
-def scale_row(out, column, form, shift, width, scales, zeros, groups):
-    """Scale the elements from `column` on of one row: groups of `width` columns, or `groups[c]` names the group of each."""
-    if groups.size:
-        scale_named(out, form, shift, scales, zeros, groups[column : column + out.size])
-        return
-    i, g = 0, column // width
+@inlined
+def scale_groups(out, column, form, shift, width, scales, zeros, row):
+    """Scale the elements from `column` on of one row, in groups of `width` columns."""
+    i, g = 0, column // width if column else 0  # a division costs as much as the scaling of a short row
+    end = (g + 1) * width - column
     while i < out.size:
-        stop = min((g + 1) * width - column, out.size)
-        scale_run(out[i:stop], form, scales[g], shift if form == MULTIPLY else zeros[g])
-        i, g = stop, g + 1
+        stop = min(end, out.size)
+        scale_run(out[i:stop], form, scales[row, g], zeros[row, g] if form != MULTIPLY else shift)
+        i, g, end = stop, g + 1, end + width
 
 
 @part
@@ -221,28 +249,32 @@ def decode_rows(raw, packing, bits, row_bits, columns, first, form, shift, width
         end = k + n
         while k < end:
             m = min(columns - column, end - k)
-            scale_row(out[k : k + m], column, form, shift, width, scales[row], zeros[row], groups)
+            if groups.size:
+                scale_named(out[k : k + m], form, shift, scales[row], zeros[row], groups[column : column + m])
+            else:
+                scale_groups(out[k : k + m], column, form, shift, width, scales, zeros, row)
             k, column = k + m, column + m
             if column == columns:
                 row, column = row + 1, 0
 
 
 @part
-def decode_turned(raw, packing, bits, row_bits, columns, first, form, shift, width, table, scales, zeros, groups, tile, out):
-    """Columns `first` and on of a matrix of rows in `raw`, each as a line of `out`, in tiles of 64 columns."""
+def decode_turned(raw, packing, bits, row_bits, first, form, shift, width, table, scales, zeros, tile, out):
+    """Columns `first` and on of a matrix of rows in `raw`, each as a line of `out`, in squares of 64 by 64."""
     rows = scales.shape[0]
-    n, high = out.size // rows, tile.size // 64
-    for c in range(0, n, 64):
-        m = min(64, n - c)
-        for r in range(0, rows, high):
-            for j in range(min(high, rows - r)):
-                into = tile[64 * j : 64 * j + m]
+    n = out.size // rows
+    for r in range(0, rows, 64):
+        high = min(64, rows - r)
+        for c in range(0, n, 64):
+            m = min(64, n - c)
+            for j in range(high):
+                into = tile[STRIDE * j : STRIDE * j + m]
                 unpack(packing, raw, bits, (r + j) * row_bits, first + c, m, table, into)
-                scale_row(into, first + c, form, shift, width, scales[r + j], zeros[r + j], groups)
+                scale_groups(into, first + c, form, shift, width, scales, zeros, r + j)
             for i in range(m):
-                at = (c + i) * rows + r
-                for j in range(min(high, rows - r)):
-                    out[at + j] = tile[64 * j + i]
+                line = out[(c + i) * rows + r : (c + i) * rows + r + high]
+                for j in range(high):
+                    line[j] = tile[STRIDE * j + i]
 
 
 @part

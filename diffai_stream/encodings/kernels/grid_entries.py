@@ -24,11 +24,10 @@ def decode_grid(b):
 def decode_grid_turned(b):
     """decode_turned: the arguments of decode_grid with a tile before out."""
     what = number(b, 1), number(b, 2), number(b, 3), number(b, 4), number(b, 5), number(b, 6)
-    packing, bits, row_bits, columns, first, form = what
-    table, scales, zeros, groups = vector(b, 9, f4), matrix(b, 10, f4), matrix(b, 11, f4), vector(b, 12, i4)
+    packing, bits, row_bits, _, first, form = what
+    table, scales, zeros = vector(b, 9, f4), matrix(b, 10, f4), matrix(b, 11, f4)
     shift, width, tile, out = f4(real(b, 7)), number(b, 8), vector(b, 13, f4), vector(b, 14, f4)
-    raw = vector(b, 0, u1)
-    decode_turned(raw, packing, bits, row_bits, columns, first, form, shift, width, table, scales, zeros, groups, tile, out)
+    decode_turned(vector(b, 0, u1), packing, bits, row_bits, first, form, shift, width, table, scales, zeros, tile, out)
 
 
 def turn_word_columns(b):
