@@ -44,7 +44,7 @@ class FormatRow(NamedTuple):
         return MissingExtraError(f"{self.title} needs {error.name or error}: {install}")
 
 
-FORMATS: tuple[FormatRow, ...] = (
+FORMATS: list[FormatRow] = [
     FormatRow(
         "huggingface",
         "Hugging Face directory",
@@ -111,7 +111,14 @@ FORMATS: tuple[FormatRow, ...] = (
         "diffai_stream.formats.tensorflow",
         notes="partitioned variables are joined; strings are left out and said",
     ),
-)
+]
+
+
+def register(row: FormatRow) -> None:
+    """Add a format of one's own to this process; it is asked after the others. Raises ValueError for a name that is taken."""
+    if any(known.name == row.name for known in FORMATS):
+        raise ValueError(f"there is a format called {row.name!r} already")
+    FORMATS.append(row)
 
 
 def open_checkpoint(path: str) -> Checkpoint:
