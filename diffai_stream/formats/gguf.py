@@ -15,7 +15,7 @@ from diffai_stream.errors import CheckpointError, FormatError, TensorError
 from diffai_stream.formats.base import Checkpoint, Component, Oddity, TensorEntry
 from diffai_stream.formats.gguf_header import Declared, Header, read_header
 from diffai_stream.formats.inert import Notes, collection_paused, element_count, file_error, listed, open_regular
-from diffai_stream.formats.snapshots import blob_identity
+from diffai_stream.formats.snapshots import blob_identity, cached_names, is_cache_root, snapshot_of
 from diffai_stream.storage.extent import Extent, FileStamp
 
 _MAGIC = b"GGUF"
@@ -59,7 +59,7 @@ def probe(path: str, head: bytes) -> bool:
         return head.startswith((_MAGIC, *_OLD_MAGICS))
     if not os.path.isdir(path):
         return False
-    names = _listing(path)
+    names = cached_names(path) if is_cache_root(path) else _listing(path)
     return any(map(_is_gguf, names)) and not any(name.endswith((".safetensors", ".safetensors.index.json")) for name in names)
 
 
@@ -68,8 +68,9 @@ def index(path: str) -> Checkpoint:
 
     Raises FormatError when no header can be read; a part or a tensor that cannot is an error in `errors`, each by name.
     """
-    notes = Notes(path)
-    file = _only_model(path, notes) if os.path.isdir(path) else path
+    notes, file = Notes(path), path
+    if os.path.isdir(path):
+        file = _only_model(snapshot_of(path) if is_cache_root(path) else path, notes)
     with collection_paused():
         match = _PART.fullmatch(os.path.basename(file))
         if match is None or not 1 <= int(match["number"]) <= int(match["count"]):

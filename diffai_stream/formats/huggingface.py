@@ -17,7 +17,7 @@ from diffai_stream.formats.base import Checkpoint
 from diffai_stream.formats.inert import Notes, collection_paused, file_error, listed
 from diffai_stream.formats.shard_index import ShardIndex, read_shard_index
 from diffai_stream.formats.shards import Shards
-from diffai_stream.formats.snapshots import is_cache_root, snapshot_of
+from diffai_stream.formats.snapshots import cached_names, is_cache_root, snapshot_of
 from diffai_stream.formats.tied import tied_by_config
 
 _SUFFIX = ".safetensors"
@@ -54,7 +54,9 @@ def probe(path: str, head: bytes) -> bool:
         )
     if not os.path.isdir(path):
         return False
-    return is_cache_root(path) or any(_is_shard(name) or _INDEX.fullmatch(name) for name in _listing(path))
+    names = cached_names(path) if is_cache_root(path) else _listing(path)
+    has_weights = any(_is_shard(name) or _INDEX.fullmatch(name) for name in names)
+    return has_weights or (is_cache_root(path) and not any(name.endswith(".gguf") for name in names))
 
 
 def index(path: str) -> Checkpoint:

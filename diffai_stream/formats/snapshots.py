@@ -42,6 +42,14 @@ def snapshot_of(path: str) -> str:
     raise FormatError(f"{told}; name one of snapshots/: {listed(found)}", path=path)
 
 
+def cached_names(path: str) -> list[str]:
+    """What lies in the snapshot that a cache root stands for; nothing where that cannot be told."""
+    try:
+        return sorted(os.listdir(snapshot_of(path)))
+    except (OSError, FormatError):
+        return []
+
+
 def _main_commit(path: str) -> str | None:
     """The commit that `refs/main` names; None when it is missing or no plain name (nothing is followed out of the cache)."""
     try:

@@ -205,8 +205,10 @@ def test_directories(tmp_path):
 def test_a_cached_blob_is_known_by_its_name(tmp_path):
     content = write_gguf(tmp_path / "x.gguf", {"a": f32(VALUES)}).read_bytes()
     root = write_cache(tmp_path / "models--org--name", {"x.gguf": content})
-    found = opened(next(root.glob("snapshots/*/x.gguf")))
-    assert list(found.identities.values()) == ["0" * 64]
+    for path in (next(root.glob("snapshots/*/x.gguf")), next(root.glob("snapshots/*")), root):
+        found = opened(path)
+        assert list(found.identities.values()) == ["0" * 64]
+        assert list(by_name(found)) == ["a"]
 
 
 def test_an_output_left_out_is_the_embedding(tmp_path):
