@@ -1,7 +1,7 @@
 """Compiled entry points: numba compiles each once, later processes load its machine code without numba.
 
-Importing numba and loading a cached kernel through it costs half a second; loading an object file through llvmlite costs
-five milliseconds. An entry is a function of one argument, the address of a block of int64: every array takes three
+Importing numba and loading a cached kernel through it costs half a second; placing an object file in memory (`linker.py`)
+costs a millisecond. An entry is a function of one argument, the address of a block of int64: every array takes three
 places (address and up to two sizes), every number one of three. The object files lie in the first folder that is
 writable and our own, each under a key of everything it depends on: the module of the entry and all that this imports of
 the package, numba, llvmlite, the processor. So a change to one kernel compiles anew what uses it, and nothing else.
@@ -20,15 +20,19 @@ from contextlib import contextmanager
 from functools import lru_cache
 from importlib import import_module
 from importlib.util import find_spec
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from diffai_stream.linker import load
+
 PLACES = 3  # int64 of an argument in the block
 PACKAGE = Path(__file__).parent
 _IMPORT = re.compile(r"^[ \t]*(?:from (diffai_stream[.\w]*) import (\([^)]*\)|.*)|import (diffai_stream[.\w]*))", re.MULTILINE)
 _DECLARES = re.compile(r"^from diffai_stream\.native import .*\bEntry\b", re.MULTILINE)
+_PROCESSOR = ("vendor_id", "cpu family", "model", "stepping", "flags", "CPU ", "Features")  # lines of /proc/cpuinfo
 # What compiled code would call to raise or to free: never reached, since entries own no memory and check no bounds.
 UNREACHED = (
     "NRT_Allocate",
@@ -93,14 +97,28 @@ def key_of(module: str) -> str:
 @lru_cache(maxsize=1)
 def _environment() -> bytes:
     """Versions of compiler and interpreter, and the processor."""
-    import llvmlite
+    return repr((_version_of("numba"), _version_of("llvmlite"), sys.version_info[:2], _processor())).encode()
+
+
+def _version_of(package: str) -> str:
+    """The text that tells a package's version; it is not imported, that takes longer than loading all machine code."""
+    found = find_spec(package)
+    return Path(found.origin).with_name("_version.py").read_text() if found is not None and found.origin else ""
+
+
+def _processor() -> str:
+    """What tells processors apart that run different code: as Linux tells it, else as the compiler sees it."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+            first = list(takewhile(str.strip, file))
+    except OSError:
+        first = []
+    told = [line for line in first if line.startswith(_PROCESSOR)]
+    if told:
+        return "".join(told)
     import llvmlite.binding as llvm
 
-    features = llvm.get_host_cpu_features().flatten()
-    numba = find_spec("numba")  # not imported: that takes longer than loading all machine code
-    version_file = Path(numba.origin).with_name("_version.py") if numba is not None and numba.origin else Path(__file__)
-    versions = version_file.read_bytes(), llvmlite.__version__, sys.version_info[:2]
-    return repr((versions, llvm.get_host_cpu_name(), features)).encode()
+    return f"{llvm.get_host_cpu_name()} {llvm.get_host_cpu_features().flatten()}"
 
 
 def sources_of(module: str) -> frozenset[str]:
@@ -263,7 +281,7 @@ def _only_process(path: Path | None) -> Iterator[None]:
 
 @lru_cache(maxsize=1)
 def _engine() -> Any:
-    """The linker of this process."""
+    """The linker of the compiler, for systems and object files that `linker.py` does not know."""
     import llvmlite.binding as llvm
 
     llvm.initialize_native_target()
@@ -277,6 +295,10 @@ def _engine() -> Any:
 
 
 def _linked(symbol: str, code: bytes) -> int:
+    """The address of a function, its object file placed in memory."""
+    address = load(symbol, code, UNREACHED)
+    if address is not None:
+        return address
     import llvmlite.binding as llvm
 
     engine = _engine()
