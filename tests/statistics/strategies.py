@@ -11,7 +11,7 @@ from diffai_stream.encodings.base import Encoding
 from diffai_stream.encodings.catalogue import ENCODINGS
 
 CODES = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
-REAL = [name for name, row in ENCODINGS.items() if row.components == 1]
+REAL = [name for name, row in ENCODINGS.items() if row.components == 1 and not row.decoder]  # others are scanned decoded
 FLOATS = [name for name in REAL if ENCODINGS[name].family == "float"]
 MODES = ("any", "usual", "usual", "specials", "few", "constant", "zeros")
 
