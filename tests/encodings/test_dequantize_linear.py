@@ -62,8 +62,9 @@ def check(kind, scale_kind, shape, way, axis, block, with_zeros, seed):
     metadata = {"codes": kind} | ({"axis": axis} if way != "tensor" else {}) | ({"block_size": block} if block else {})
     found = decoded("dequantize_linear", *entry_over(shape, f"DQ_{kind}", metadata, **parts), seed)
     operator = reference.DequantizeLinear_25.eval
-    meant = operator(codes, scales, zeros, axis=axis, block_size=block)
-    np.testing.assert_array_equal(found.astype(scales.dtype).view(np.uint8), np.asarray(meant).view(np.uint8))
+    with np.errstate(over="ignore"):  # int32 codes in half precision
+        meant = operator(codes, scales, zeros, axis=axis, block_size=block)
+        np.testing.assert_array_equal(found.astype(scales.dtype).view(np.uint8), np.asarray(meant).view(np.uint8))
 
 
 @pytest.mark.parametrize("kind", DEQUANTIZED)

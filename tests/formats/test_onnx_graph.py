@@ -213,6 +213,14 @@ def test_the_same_weights_in_other_places_of_real_models(other):
 
 
 @pytest.mark.skipif(SILERO is None, reason="silero-vad is not installed")
+def test_a_real_model_against_the_torchscript_it_was_exported_from():
+    records = run(SILERO / "silero_vad.jit", SILERO / "silero_vad.onnx", include_unchanged=True)
+    paired = [record for record in tensors(records).values() if record["old"] and record["new"]]
+    assert len(paired) == 30
+    assert {record["status"] for record in paired} == {"unchanged"}
+
+
+@pytest.mark.skipif(SILERO is None, reason="silero-vad is not installed")
 def test_a_real_model_against_safetensors():
     """Two trainings of one network share the fixed Fourier basis, under another name."""
     records = run(SILERO / "silero_vad_16k_op15.onnx", SILERO / "silero_vad_16k.safetensors", include_unchanged=True)
