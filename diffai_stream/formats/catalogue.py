@@ -111,6 +111,13 @@ FORMATS: list[FormatRow] = [
         "diffai_stream.formats.tensorflow",
         notes="partitioned variables are joined; strings are left out and said",
     ),
+    FormatRow(
+        "matlab",
+        "MATLAB",
+        (".mat",),
+        "diffai_stream.formats.matlab",
+        notes="levels 4 and 5, structs and cells by name; compressed matrices are spilled; version 7.3 is HDF5",
+    ),
 ]
 
 
