@@ -130,8 +130,11 @@ class Source:
 
 
 def is_streamed(entry: TensorEntry) -> bool:
-    """Whether the bytes can only be had from front to back."""
-    return any(is_sequential(extent.codec) for component in entry.components.values() for extent in component.extents)
+    """Whether the bytes are a compressed stream that is read from front to back; in any other order it is spilled to disk."""
+    component = entry.components.get("data")
+    if component is None or len(component.extents) != 1 or not is_sequential(component.extents[0].codec):
+        return False
+    return not is_gathered(entry)
 
 
 def is_gathered(entry: TensorEntry) -> bool:

@@ -1,7 +1,7 @@
 """How the bytes of an extent are stored, by the first word of its codec.
 
-`""` is bytes as they are. `deflate:<skip>:<compressed_nbytes>` is a stream that is read once from front to back
-(`inflate.py`). Every other word names a reader below that gives any range of the decoded bytes:
+`""` is bytes as they are. `deflate:<skip>:<compressed_nbytes>` is a stream that is read once from front to back where it can
+be (`inflate.py`), else spilled to disk. Every other word names a reader below that gives any range of the decoded bytes:
 `read_extent(extent, start, stop) -> uint8[stop - start]`, safe to call from several threads, bounded in memory, raising
 TensorError with path and offset for damaged data. Modules are imported when the first such extent is read.
 """
@@ -24,6 +24,7 @@ SEQUENTIAL = "deflate"
 CODECS = {
     "boxes": "diffai_stream.storage.boxes:read_extent",
     "constant": "diffai_stream.storage.fill:read_constant",
+    "deflate": "diffai_stream.storage.spill:read_extent",
     "fill": "diffai_stream.storage.fill:read_extent",
     "flip": "diffai_stream.storage.flip:read_extent",
     "hdf5": "diffai_stream.storage.hdf5.reader:read_extent",
@@ -37,7 +38,7 @@ CODECS = {
 
 
 def is_sequential(codec: str) -> bool:
-    """Whether an extent of this codec can only be read from front to back."""
+    """Whether an extent of this codec is best read from front to back."""
     return codec.startswith(f"{SEQUENTIAL}:")
 
 

@@ -58,7 +58,9 @@ def test_level_4(tmp_path):
     assert differences(path, values, tmp_path) == []
 
 
-@pytest.mark.parametrize(("how", "words"), [(SAVES[0], {"", "planar"}), (SAVES[1], {"deflate", "within", "planar"})], ids=str)
+@pytest.mark.parametrize(
+    ("how", "words"), [(SAVES[0], {"", "planar"}), (SAVES[1], {"deflate", "within", "planar"})], ids=["plain", "packed"]
+)
 def test_where_the_numbers_lie(how, words, tmp_path):
     values = {"m": RANDOM.normal(size=(9, 9)), "v": RANDOM.normal(size=(1, 9)), "c": RANDOM.normal(size=(9, 9)) * 1j}
     found = matlab.index(str(saved(tmp_path / "w.mat", values, **how)))

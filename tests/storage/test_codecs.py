@@ -103,3 +103,10 @@ def test_damaged_data_is_an_error_each_time_it_is_read(flaw, tmp_path):
         with pytest.raises(TensorError) as caught:
             read_window(extent, 0, 8, None)
         assert caught.value.path == str(tmp_path / "x")
+
+
+def test_a_stream_that_is_asked_for_out_of_order_is_spilled(tmp_path):
+    extent = deflated(tmp_path)
+    stream = extent._replace(codec=extent.codec.removeprefix("spill:"))
+    for start, stop in ((200_000, 200_009), (5, 11)):
+        assert np.array_equal(read_window(stream, start, stop, None), NUMBERS[start:stop])
