@@ -64,6 +64,12 @@ class QuantizationFields(TypedDict):
     cast: NotRequired[
         Annotated[Literal["exact", "rne", "truncated", "none"] | None, "how new follows from old; null if unknown"]
     ]
+    old_is_bf16: NotRequired[Annotated[bool | None, "old is float32 but holds bfloat16 values only; null if not float32"]]
+    new_is_bf16: NotRequired[Annotated[bool | None, "the same of new"]]
+    overflow_count: NotRequired[Annotated[int | None, "finite values that became infinite or NaN; null unless new is narrower"]]
+    saturated_count: NotRequired[Annotated[int | None, "old values beyond the largest that became the largest"]]
+    flushed_count: NotRequired[Annotated[int | None, "old values that became 0 and do not round to it"]]
+    subnormal_count: NotRequired[Annotated[int | None, "new values below the smallest normal one"]]
     exceeds_threshold: NotRequired[Annotated[bool, "relative_l2 above --precision-loss-threshold"]]
     threshold: NotRequired[Annotated[float | None, "that threshold"]]
     scale_source: NotRequired[Annotated[Literal["recorded", "fitted_row", "none"], "where the scale of integer codes is from"]]

@@ -26,6 +26,7 @@ BASELINE_SQNR_DB = {
     **{"Q6_K": 34.5, "Q5_K": 28.4, "Q4_K": 22.1, "Q3_K": 16.2, "Q2_K": 9.7, "GGML_MXFP4": 18.9, "GGML_NVFP4": 19.7},
 }
 DEFAULT_THRESHOLD = 0.01
+CAST_COUNTS = ("overflow_count", "saturated_count", "flushed_count", "subnormal_count")
 
 
 def needs(pair: Any, options: Options) -> tuple[Any, ...]:
@@ -75,6 +76,7 @@ def _cost(evidence: Evidence, change: dict[str, Any], options: Options) -> Findi
             "worst_row": worst,
             "worst_row_relative_l2": worst_relative,
             "cast": _cast(evidence),
+            **_forensics(evidence),
             "exceeds_threshold": relative is not None and relative > threshold,
             "threshold": threshold,
             "scale_source": _scale_source(pair, fitted is not None),
@@ -87,6 +89,14 @@ def _baseline(pair: Any) -> float | None:
     """The figure of the coarser side, whose rounding is the loss whichever side it is; None when neither has one."""
     known = [BASELINE_SQNR_DB[entry.encoding] for entry in (pair.old, pair.new) if entry.encoding in BASELINE_SQNR_DB]
     return min(known, default=None)
+
+
+def _forensics(evidence: Evidence) -> dict[str, bool | int | None]:
+    """What a cast did to single elements; counts are None unless new is a narrower float."""
+    counts = extra(evidence, "CastCounts") or {}
+    narrows = counts.get("cast") is not None
+    told = {name: counts.get(name) for name in ("old_is_bf16", "new_is_bf16")}
+    return told | {name: counts[name] if narrows else None for name in CAST_COUNTS}
 
 
 def _scale_source(pair: Any, is_fitted: bool) -> str:

@@ -6,6 +6,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from diffai_stream.pipeline import compare
 from tests.checkpoints import write_safetensors
 from tests.models import array_of, cast
 from tests.validation import of_type, run, tensors
@@ -131,3 +132,20 @@ def test_the_model_record_ranks(compared):
     assert (model["tensor_count"], model["exceeding_count"]) == (4, 2)
     assert [row["name"] for row in model["worst"]] == ["w3.weight", "w2.weight", "w0.weight"]
     assert records.index(model) > max(records.index(record) for record in of_type(records, "tensor"))
+
+
+def test_cast_forensics(tmp_path):
+    """A float32 file of bfloat16 values cast to half: what overflows, what is flushed, what is below the normal range."""
+    old = np.array([[1.0, 1e6, -1e6, 1e-6, 1e-9, 0.5]], np.float32)
+    old = ((old.view(np.uint32) >> 16) << 16).view(np.float32)
+    with np.errstate(over="ignore"):
+        new = old.astype(np.float16)
+    new[0, 3] = 0  # rounds to a subnormal number, which flushing to zero loses
+    old_path = write_safetensors(tmp_path / "old.safetensors", {"w": np.repeat(old, 4, 0)})
+    new_path = write_safetensors(tmp_path / "new.safetensors", {"w": np.repeat(new, 4, 0)})
+    found = next(r for r in compare(str(old_path), str(new_path)) if r["type"] == "quantization")
+    assert (found["old_is_bf16"], found["new_is_bf16"], found["cast"]) == (True, None, "none")
+    assert (found["overflow_count"], found["flushed_count"], found["saturated_count"]) == (8, 4, 0)
+    (back,) = [r for r in compare(str(new_path), str(old_path)) if r["type"] == "quantization" and r["scope"] == "tensor"]
+    assert back["overflow_count"] is None
+    assert back["new_is_bf16"] is True
