@@ -81,6 +81,13 @@ FORMATS: list[FormatRow] = [
         "diffai_stream.formats.torch_dcp",
         notes="directories of any world size, boxes of any sharding put together",
     ),
+    FormatRow(
+        "deepspeed",
+        "DeepSpeed checkpoint",
+        ("_model_states.pt",),
+        "diffai_stream.formats.deepspeed",
+        notes="directories whose weights are whole (ZeRO stages 1 and 2, one tensor-parallel rank); others are refused",
+    ),
     FormatRow("skops", "skops", (".skops",), "diffai_stream.formats.skops_files", notes="scikit-learn models without a pickle"),
     FormatRow(
         "numpy",

@@ -8,7 +8,7 @@ from __future__ import annotations
 from io import FileIO
 from typing import Any
 
-from diffai_stream.errors import FormatError
+from diffai_stream.errors import FormatError, TensorError
 from diffai_stream.formats.base import Checkpoint, TensorEntry
 from diffai_stream.formats.inert import Notes, collection_paused, open_regular, read_exactly
 from diffai_stream.formats.pickled.collect import collect
@@ -23,6 +23,7 @@ from diffai_stream.storage.extent import FileStamp
 _ZIP = b"PK\x03\x04"
 _LEGACY = bytes.fromhex("8a0a6cfc9c46f9206aa85019")
 _TAR = b"ustar"
+_ARRAY = "an array of NumPy within the pickle of a torch file, which is not compared"
 _SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".ptl", ".t7", ".pth.tar")
 _MEMBERS = ("data.pkl", "byteorder", "version", "constants.pkl", ".format_version", ".storage_alignment")
 
@@ -79,13 +80,22 @@ def _of_legacy(file: FileIO, stamp: FileStamp, path: str, notes: Notes) -> Check
 
 
 def _checkpoint(root: object, locate: Locate, unlisted: tuple[str, ...], stamp: FileStamp, notes: Notes) -> Checkpoint:
+    arrays: list[str] = []
+
     def describe(name: str, value: Any, part: str) -> list[TensorEntry]:
         if not isinstance(value, Tensor):
-            raise ValueError("an array within the pickle of a torch file is not compared; save it as a tensor")
+            arrays.append(name)
+            return []
         entry = tensor_entry if value.quantizer is None else quantized_entry
         return [entry(name, value, locate, part)]
 
     found = collect(root, describe, notes)
+    errors = found.errors
+    if found.tensors:  # beside tensors arrays are states of random generators and the like
+        for name in arrays:
+            notes.add("array_not_compared", f"{name!r} is {_ARRAY}", name)
+    else:
+        errors += tuple(TensorError(f"it is {_ARRAY}; save it as a tensor", path=notes.path, tensor=name) for name in arrays)
     return Checkpoint(
         path=notes.path,
         format="pytorch",
@@ -93,7 +103,7 @@ def _checkpoint(root: object, locate: Locate, unlisted: tuple[str, ...], stamp: 
         metadata={},
         stamps={stamp.path: stamp},
         oddities=notes.oddities(),
-        errors=found.errors,
+        errors=errors,
         aliases=found.aliases,
         hyperparameters=found.hyperparameters,
         unsafe_globals=unlisted,

@@ -6,6 +6,7 @@ import io
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from diffai_stream.errors import FormatError
@@ -187,3 +188,23 @@ def test_an_old_tar_is_refused(tmp_path):
             archive.addfile(tarfile.TarInfo(name), io.BytesIO())
     with pytest.raises(FormatError, match="not supported"):
         open_checkpoint(str(tmp_path / "old.pth"))
+
+
+def test_a_tensor_subclass_gives_what_it_wraps(tmp_path):
+    two = pytest.importorskip("torch.testing._internal.two_tensor")
+    wrapped = two.TwoTensor(torch.ones(3, 4), torch.zeros(3, 4))
+    found = open_checkpoint(str(written(tmp_path / "m.pt", {"w": wrapped, "plain": torch.ones(2)})))
+    assert [entry.name for entry in found.tensors] == ["w.a", "w.b", "plain"]
+    (oddity,) = found.oddities
+    assert (oddity.code, oddity.tensor) == ("tensor_subclass", "w")
+    assert "TwoTensor" in oddity.message
+
+
+def test_arrays_beside_tensors_are_told(tmp_path):
+    arrays = {"a": np.arange(3.0), "scalar": np.float64(2.5), "text": np.str_("x")}
+    found = open_checkpoint(str(written(tmp_path / "m.pt", {"w": torch.ones(2), **arrays})))
+    assert [entry.name for entry in found.tensors] == ["w"]
+    assert (found.errors, [oddity.code for oddity in found.oddities]) == ((), ["array_not_compared"])
+    assert found.hyperparameters == {"scalar": 2.5}
+    (error,) = open_checkpoint(str(written(tmp_path / "n.pt", {"a": np.arange(3.0)}))).errors
+    assert (error.tensor, "NumPy" in error.message) == ("a", True)

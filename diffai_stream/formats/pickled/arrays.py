@@ -112,7 +112,7 @@ def _scalar(dtype: Any, data: Any = None) -> Any:
     blob = _data(data)
     code = _STRUCT_CODES.get(dtype.code) if isinstance(dtype, Dtype) else None
     if code is None or not isinstance(blob, Blob) or len(blob.head) != struct.calcsize(code):
-        return Broken("a numpy scalar that is no number")
+        return None  # text, a date: no setting that can be told
     return struct.unpack((">" if dtype.order == ">" else "<") + code, blob.head)[0]
 
 

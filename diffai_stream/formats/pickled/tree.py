@@ -23,7 +23,10 @@ _MAX_LISTED = 64  # of a list of scalars; longer ones are data, not settings
 _MAX_NAME = 1000
 _MAX_DEPTH_OF_ARRAYS = 64
 _INVISIBLE = {"_content", "_val"}  # levels of omegaconf that its user does not see
-_SKIPPED = {"_metadata", "_parent", "_flags_cache", "_backward_hooks", "_forward_hooks"}
+_SKIPPED = {
+    *("_metadata", "_parent", "_flags_cache", "_backward_hooks", "_forward_hooks"),
+    *("param_shapes", "frozen_param_shapes", "shared_params", "buffer_names"),  # of DeepSpeed: shapes, no settings
+}
 _CONTAINERS = {dict, list, tuple, Instance, Array, Wrapper}
 _OPAQUE = ("numpy.random.", "torch.device", "torch.Generator", "pathlib.", "datetime.")
 _MODULE = ("_parameters", "_buffers", "_modules")
