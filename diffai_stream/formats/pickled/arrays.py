@@ -23,6 +23,8 @@ _STRUCT_CODES = {"f2": "e", "f4": "f", "f8": "d", "b1": "?"} | {
     for size, code in zip((1, 2, 4, 8), codes, strict=True)
 }
 
+_NUMBER_NBYTES = 16
+
 
 class Field(NamedTuple):
     """A field of a structured dtype."""
@@ -117,8 +119,10 @@ def _scalar(dtype: Any, data: Any = None) -> Any:
 
 
 def _encoded(text: Any, *_: Any) -> Any:
-    """`_codecs.encode(text, "latin1")`: bytes written as text, whose place in the file is of no use."""
-    return Blob(-1, len(text)) if isinstance(text, str) else Broken("bytes written in a way that is not known")
+    """`_codecs.encode(text, "latin1")`: bytes written as text, whose place is of no use; those of a number are kept."""
+    if not isinstance(text, str):
+        return Broken("bytes written in a way that is not known")
+    return Blob(-1, len(text), text.encode("latin-1", "replace") if len(text) <= _NUMBER_NBYTES else b"")
 
 
 def joblib_array(machine: Machine, wrapper: Instance) -> Any:
