@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -82,6 +83,48 @@ def _torch(folder: Path, legacy: bool) -> Path:
     return folder / "model.pt"
 
 
+def _torch_odd(folder: Path) -> Path:
+    """Quantized, lazily conjugated and whole modules, in an archive that was compressed again."""
+    import torch
+
+    matrix = torch.from_numpy(weights()["layers.0.q_proj.weight"]).float()
+    scales, zeros = torch.full((matrix.shape[0],), 0.1, dtype=torch.float64), torch.zeros(matrix.shape[0], dtype=torch.int64)
+    odd = {
+        "tensor": torch.quantize_per_tensor(matrix, 0.1, 3, torch.qint8),
+        "channels": torch.quantize_per_channel(matrix, scales, zeros, 0, torch.qint8),
+        "conjugate": torch.complex(matrix, matrix).conj().t(),
+        "module": torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2)),
+    }
+    torch.save(odd, folder / "plain.pt")
+    with zipfile.ZipFile(folder / "plain.pt") as source:
+        members = {name: source.read(name) for name in source.namelist()}
+    with zipfile.ZipFile(folder / "model.pt", "w", zipfile.ZIP_DEFLATED) as target:
+        for name, content in members.items():
+            target.writestr(name, content)
+    (folder / "plain.pt").unlink()
+    return folder / "model.pt"
+
+
+def _torch_dcp(folder: Path) -> Path:
+    import torch
+    import torch.distributed.checkpoint as dcp
+
+    state = {name: torch.from_numpy(value) for name, value in weights().items()}
+    dcp.save({"model": state, "epoch": 3}, checkpoint_id=str(folder / "dcp"), no_dist=True)
+    return folder / "dcp"
+
+
+def _deepspeed(folder: Path) -> Path:
+    import torch
+
+    step = folder / "ds" / "global_step1"
+    step.mkdir(parents=True)
+    (folder / "ds" / "latest").write_text("global_step1")
+    state = {name: torch.from_numpy(value) for name, value in weights().items()}
+    torch.save({"module": state, "global_steps": 1}, step / "mp_rank_00_model_states.pt")
+    return folder / "ds"
+
+
 def _gguf(folder: Path) -> Path:
     import gguf
 
@@ -150,10 +193,10 @@ def _pickle(folder: Path) -> Path:
     return folder / "model.pkl"
 
 
-def _joblib(folder: Path) -> Path:
+def _joblib(folder: Path, compress: int) -> Path:
     import joblib
 
-    joblib.dump(weights(), folder / "model.joblib")
+    joblib.dump(weights(), folder / "model.joblib", compress=compress)
     return folder / "model.joblib"
 
 
@@ -174,8 +217,12 @@ CORPUS: dict[str, Seed] = {
     "npz-deflated": Seed("numpy", partial(_npz, deflated=True)),
     "torch-zip": Seed("pytorch", partial(_torch, legacy=False), "torch"),
     "torch-legacy": Seed("pytorch", partial(_torch, legacy=True), "torch"),
+    "torch-odd": Seed("pytorch", _torch_odd, "torch"),
+    "torch-dcp": Seed("torch_dcp", _torch_dcp, "torch"),
+    "deepspeed": Seed("deepspeed", _deepspeed, "torch"),
     "pickle": Seed("pickle", _pickle),
-    "joblib": Seed("pickle", _joblib, "joblib"),
+    "joblib": Seed("pickle", partial(_joblib, compress=0), "joblib"),
+    "joblib-zlib": Seed("pickle", partial(_joblib, compress=3), "joblib"),
     "skops": Seed("skops", _skops, "skops"),
     "gguf": Seed("gguf", _gguf, "gguf"),
     "onnx": Seed("onnx", partial(_onnx, external=False), "onnx"),

@@ -42,8 +42,7 @@ class Archive:
         self.members = {member.name: member for member in found}
         self.flaws: dict[str, TensorError] = {flaw.tensor or "": flaw for flaw in flaws}
         self.root = self._root()
-        order = self.members.get(self.root + "byteorder")
-        self.big_endian = order is not None and order.head(file, 16).strip() == b"big"
+        self.big_endian = self._order() == b"big"
         self.names = names or Names()
 
     def _root(self) -> str:
@@ -51,6 +50,14 @@ class Archive:
         if not names:
             raise FormatError("a zip archive without data.pkl: no checkpoint of torch", path=self.path)
         return min(names, key=len)[: -len(_PICKLE)]
+
+    def _order(self) -> bytes:
+        """What the archive says of its byte order, nothing in older ones. Raises FormatError when that cannot be read."""
+        member = self.members.get(self.root + "byteorder")
+        try:
+            return member.head(self.file, 16).strip() if member else b""
+        except ValueError as error:
+            raise FormatError(f"its byteorder cannot be read: {error}", path=self.path) from None
 
     def value(self) -> object:
         """What was saved. Raises FormatError when the pickle cannot be read."""
