@@ -22,6 +22,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
     "torch": ("torch",),
     "distributed": ("distributed",),
     "arrow": ("pyarrow",),
+    "orbax": ("tensorstore", "zarr"),
     "zarr": ("zarr",),
     "formats": ("h5py", "gguf"),
     "clustering": ("scikit-learn",),

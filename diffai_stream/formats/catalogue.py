@@ -119,6 +119,14 @@ FORMATS: list[FormatRow] = [
         notes="partitioned variables are joined; strings are left out and said",
     ),
     FormatRow(
+        "zarr",
+        "zarr",
+        (".zarr", "zarr.json", ".zarray", ".zgroup"),
+        "diffai_stream.formats.zarr_files",
+        extra="zarr",
+        notes="versions 2 and 3; plain chunks of whole rows are mapped, others unpacked chunk by chunk, sharded or not",
+    ),
+    FormatRow(
         "matlab",
         "MATLAB",
         (".mat",),

@@ -153,5 +153,21 @@ def _boxes(grid: Grid, ranges: Ranges) -> Iterator[Ranges]:
     yield from product(*cuts)
 
 
+def places(ranges: Ranges, chunk: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
+    """The places in the grid of the chunks that a box touches."""
+    return product(*(range(first // step, -(-last // step)) for (first, last), step in zip(ranges, chunk, strict=True)))
+
+
+def overlap(place: tuple[int, ...], chunk: tuple[int, ...], ranges: Ranges) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+    """What of a chunk lies in a box: as slices of the chunk and of the box."""
+    inside, outside = [], []
+    for at, step, (first, last) in zip(place, chunk, ranges, strict=True):
+        start = at * step
+        begin, end = max(start, first), min(start + step, last)
+        inside.append(slice(begin - start, end - start))
+        outside.append(slice(begin - first, end - first))
+    return tuple(inside), tuple(outside)
+
+
 def _bytes_of(array: NDArray) -> Bytes:
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8)

@@ -28,12 +28,14 @@ CODECS = {
     "fill": "diffai_stream.storage.fill:read_extent",
     "flip": "diffai_stream.storage.flip:read_extent",
     "hdf5": "diffai_stream.storage.hdf5.reader:read_extent",
+    "ocdbt": "diffai_stream.storage.zarr.reader:read_extent",
     "planar": "diffai_stream.storage.planar:read_extent",
     "records": "diffai_stream.storage.records:read_extent",
     "spill": "diffai_stream.storage.spill:read_extent",
     "swap": "diffai_stream.storage.swap:read_extent",
     "within": "diffai_stream.storage.spill:read_within",
     "varint": "diffai_stream.storage.varints:read_extent",
+    "zarr": "diffai_stream.storage.zarr.reader:read_extent",
 }
 
 

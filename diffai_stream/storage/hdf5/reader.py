@@ -12,15 +12,13 @@ import os
 import threading
 import zlib
 from collections import OrderedDict
-from collections.abc import Iterator
-from itertools import product
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from diffai_stream.errors import TensorError
-from diffai_stream.storage.bands import Grid, Ranges, read_range
+from diffai_stream.storage.bands import Grid, Ranges, overlap, places, read_range
 from diffai_stream.storage.extent import Extent, FileStamp, stamp_of
 from diffai_stream.storage.files import FILES
 from diffai_stream.storage.hdf5.chunks import READERS, Piece, chunk_nbytes, read_chunks
@@ -105,10 +103,9 @@ def _box(opened: Opened, ranges: Ranges) -> NDArray:
     out = np.empty([last - first for first, last in ranges], dtype)
     descriptor, _ = FILES.duplicate(extent.path)
     try:
-        for place in _places(ranges, dataset.chunks.shape):
+        for place in places(ranges, dataset.chunks.shape):
             piece = opened.pieces.get(place)
-            starts = [at * step for at, step in zip(place, dataset.chunks.shape, strict=True)]
-            inside, outside = _overlap(starts, dataset.chunks.shape, ranges)
+            inside, outside = overlap(place, dataset.chunks.shape, ranges)
             if piece is None:
                 out[outside] = np.frombuffer(dataset.fill, dtype)
             else:
@@ -116,20 +113,6 @@ def _box(opened: Opened, ranges: Ranges) -> NDArray:
     finally:
         os.close(descriptor)
     return out
-
-
-def _places(ranges: Ranges, shape: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
-    return product(*(range(first // step, -(-last // step)) for (first, last), step in zip(ranges, shape, strict=True)))
-
-
-def _overlap(starts: list[int], shape: tuple[int, ...], ranges: Ranges) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
-    """What of a chunk lies in a box: as slices of the chunk and of the box."""
-    inside, outside = [], []
-    for start, size, (first, last) in zip(starts, shape, ranges, strict=True):
-        begin, end = max(start, first), min(start + size, last)
-        inside.append(slice(begin - start, end - start))
-        outside.append(slice(begin - first, end - first))
-    return tuple(inside), tuple(outside)
 
 
 def _unpacked(descriptor: int, dataset: Dataset, piece: Piece) -> NDArray[np.uint8]:

@@ -1,0 +1,1 @@
+"""zarr arrays of both versions: metadata, chunks and shards, unpacked within the size they declare."""
