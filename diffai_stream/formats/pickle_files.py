@@ -1,4 +1,4 @@
-"""Plain pickles: scikit-learn models and arrays, written by `pickle.dump` or `joblib.dump`, and never unpickled.
+"""Plain pickles: scikit-learn models, arrays and tensors, written by `pickle.dump` or `joblib.dump`, and never unpickled.
 
 The bytes of an array lie in the stream: in the pickle itself, or behind a description of it, as joblib writes them
 (`pickled/arrays.py`), so they can be mapped. joblib's zlib and gzip files are inflated once; others are refused.
@@ -17,15 +17,19 @@ from diffai_stream.formats.pickled.allowed import Names
 from diffai_stream.formats.pickled.array_entries import array_entries
 from diffai_stream.formats.pickled.arrays import Array
 from diffai_stream.formats.pickled.collect import collect
+from diffai_stream.formats.pickled.entries import tensor_entry
 from diffai_stream.formats.pickled.machine import Machine
 from diffai_stream.formats.pickled.stream import Inflating, Stream
+from diffai_stream.formats.pickled.torch_legacy import Legacy
+from diffai_stream.formats.pickled.torch_values import NESTED, Storage, Tensor
 from diffai_stream.formats.pickled.values import Broken
-from diffai_stream.storage.extent import Extent
+from diffai_stream.storage.extent import Extent, FileStamp
 from diffai_stream.storage.spill import within
 
 _COMPRESSED = {b"BZh": "bz2", b"\xfd7zXZ": "xz", b"\x5d\0\0": "lzma", b"\x04\x22M\x18": "lz4"}
 _SUFFIXES = (".pkl", ".pickle", ".joblib", ".pkl.gz", ".pkl.bz2", ".pkl.xz")
 _HEAD_NBYTES = 512
+_NESTED_BUDGET = 10_000  # instructions of one storage's file, which has some thirty
 
 
 def probe(path: str, head: bytes) -> bool:
@@ -48,6 +52,8 @@ def index(path: str) -> Checkpoint:
         if stream.mapped and machine.left:
             notes.add("trailing_bytes", f"{machine.left} bytes follow the pickle, from offset {machine.position}")
 
+        nested = _Nested(file, stamp, notes)
+
         def locate(offset: int, nbytes: int) -> Extent:
             if isinstance(stream, Inflating):
                 return within(
@@ -56,9 +62,11 @@ def index(path: str) -> Checkpoint:
             return Extent(stamp.path, offset, nbytes)
 
         def describe(name: str, value: Any, part: str) -> list[TensorEntry]:
-            if not isinstance(value, Array):
-                raise ValueError("a tensor of torch in a plain pickle; load it and save it with torch.save")
-            return array_entries(name, value, locate, part)
+            if isinstance(value, Array):
+                return array_entries(name, value, locate, part)
+            if not stream.mapped:
+                raise ValueError("a tensor of torch in a compressed pickle; save it uncompressed, or with torch.save")
+            return [nested.entry(name, value, part)]
 
         found = collect(root, describe, notes)
     return Checkpoint(
@@ -73,6 +81,37 @@ def index(path: str) -> Checkpoint:
         hyperparameters=found.hyperparameters,
         unsafe_globals=names.told(),
     )
+
+
+class _Nested:
+    """Tensors whose storages are little files of torch within the pickle, each looked at once."""
+
+    def __init__(self, file: FileIO, stamp: FileStamp, notes: Notes) -> None:
+        self.file, self.stamp, self.notes = file, stamp, notes
+        self._known: dict[Storage, tuple[Storage, Legacy] | str] = {}
+
+    def entry(self, name: str, tensor: Tensor, part: str) -> TensorEntry:
+        """The entry of a tensor. Raises ValueError when its storage cannot be read."""
+        if tensor.storage.dtype != NESTED:
+            raise ValueError("its storage is not in this file")
+        if tensor.storage not in self._known:
+            self._known[tensor.storage] = self._opened(tensor.storage)
+        found = self._known[tensor.storage]
+        if isinstance(found, str):
+            raise ValueError(found)
+        storage, inner = found
+        dtype = storage.dtype if tensor.dtype == NESTED else tensor.dtype
+        return tensor_entry(name, tensor._replace(storage=storage, dtype=dtype), inner.locate, part)
+
+    def _opened(self, outer: Storage) -> tuple[Storage, Legacy] | str:
+        """What lies there, or why it cannot be read."""
+        try:
+            inner = Legacy(self.file, outer.first + outer.numel, self.notes.path, self.stamp.path, self.notes, outer.first)
+            inner.limit(_NESTED_BUDGET)
+            storage = inner.value()
+        except FormatError as error:
+            return f"its storage cannot be read: {error.message}"
+        return (storage, inner) if isinstance(storage, Storage) else "its storage holds something else"
 
 
 def _is_pickle(head: bytes) -> bool:

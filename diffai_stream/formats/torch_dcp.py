@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import os
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from io import FileIO
@@ -36,6 +37,7 @@ _METADATA = ".metadata"
 _SUFFIX = ".distcp"
 _MAX_OBJECT_NBYTES = 1 << 20
 _MAX_OPEN = 64
+_CHUNK_BUDGET = 100_000  # instructions of one chunk, which holds one tensor or setting
 
 
 def probe(path: str, head: bytes) -> bool:
@@ -129,18 +131,23 @@ class _Files:
         self.directory, self.names = directory, names
         self.stamps: dict[str, FileStamp] = {}
         self._opened, self._files = opened, dict[str, tuple[FileIO, FileStamp]]()
+        self._claimed: Counter[str] = Counter()
 
     def chunk(self, piece: Piece) -> _Chunk:
         """The little file at a place. Raises ValueError when there is none that can be read."""
         try:
             file, stamp = self._open(piece.file)
             stop = piece.offset + piece.nbytes
+            self._claimed[piece.file] += piece.nbytes
+            if self._claimed[piece.file] > stamp.nbytes:  # else reading them could take any time
+                raise ValueError(f"the chunks of {piece.file!r} overlap, they claim more bytes than it has")
             if stop > stamp.nbytes:
                 raise ValueError(
                     f"{piece.file!r} ends at byte {stamp.nbytes}, its chunk at {piece.offset} should end at {stop}"
                 )
             bounded = cast(FileIO, _Bounded(file, stop))
             archive = Archive(bounded, stop, os.path.join(self.directory, piece.file), stamp.path, self.names)
+            archive.budget = _CHUNK_BUDGET
             return _Chunk(archive.value(), archive, stamp)
         except FormatError as error:
             how = f" (written through {piece.transforms}, which is not read)" if piece.transforms else ""

@@ -167,3 +167,32 @@ def test_the_schema_of_skops_is_believed_for_nothing(tmp_path):
         archive.writestr("schema.json", json.dumps(schema))
     found = open_checkpoint(str(path))
     assert sorted(error.tensor or "" for error in found.errors) == ["a", "b"]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("protocol", [3, 5])
+def test_tensors_of_torch_in_a_plain_pickle(protocol, tmp_path):
+    torch, safetensors = pytest.importorskip("torch"), pytest.importorskip("safetensors.torch")
+    torch.manual_seed(0)
+    shared = torch.randn(5, 4)
+    model = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.BatchNorm1d(3))
+    value = {"a": shared, "t": torch.randn(6, 2).t(), "half": torch.ones(3, dtype=torch.bfloat16), "model": model}
+    (tmp_path / "m.pkl").write_bytes(pickle.dumps(value, protocol))
+    found = open_checkpoint(str(tmp_path / "m.pkl"))
+    assert (found.errors, found.unsafe_globals) == ((), ())
+    flat = {"a": shared, "t": value["t"].contiguous(), "half": value["half"], **model.state_dict()}
+    safetensors.save_file(flat, tmp_path / "x.safetensors")
+    records = list(compare(str(tmp_path / "x.safetensors"), str(tmp_path / "m.pkl")))
+    assert (records[-1]["status"], records[-1]["counts"]["unchanged"]) == ("equivalent", len(flat))
+
+
+def test_objects_that_carry_their_source_give_their_state(tmp_path):
+    from tests.formats.pickle_bytes import called, mapping, pickle_of, text
+
+    array = pickle.dumps(np.arange(3.0), protocol=4)[2:-1].replace(pickle.dumps(np.arange(3.0), protocol=4)[2:11], b"", 1)
+    meta = mapping({"type": text("class"), "module_src": text("raise SystemExit"), "state": mapping({"weight": array})})
+    value = called("torch_utils.persistence", "_reconstruct_persistent_obj", meta)
+    (tmp_path / "g.pkl").write_bytes(pickle_of(mapping({"G": value})))
+    found = open_checkpoint(str(tmp_path / "g.pkl"))
+    assert [entry.name for entry in found.tensors] == ["G.weight"]
+    assert found.unsafe_globals == ("torch_utils.persistence._reconstruct_persistent_obj",)

@@ -165,3 +165,28 @@ def test_metadata_of_another_kind(tmp_path):
     (tmp_path / ".metadata").write_bytes(pickle.dumps({"a": 1}))
     with pytest.raises(FormatError, match="does not hold the metadata"):
         open_checkpoint(str(tmp_path))
+
+
+def test_chunks_that_claim_one_place_are_refused(tmp_path):
+    """Otherwise a small file could be read a million times."""
+    tensors = {f"w{number}": torch.ones(4) for number in range(20)}
+    directory = saved(tmp_path / "dcp", tensors, 1, 0)
+    metadata = pickle.loads((directory / ".metadata").read_bytes())
+    first = next(iter(metadata.storage_data.values()))
+    for info in metadata.storage_data.values():
+        info.offset, info.length = first.offset, (directory / "__0_0.distcp").stat().st_size // 2
+    (directory / ".metadata").write_bytes(pickle.dumps(metadata))
+    assert all("overlap" in error.message or "zip" in error.message for error in open_checkpoint(str(directory)).errors)
+    assert any("overlap" in error.message for error in open_checkpoint(str(directory)).errors)
+
+
+def test_a_billion_laughs_as_metadata(tmp_path):
+    from tests.formats.pickle_bytes import TUPLE1, TUPLE2, pickle_of, text
+
+    laughs = (
+        text("lol") + TUPLE1 + b"q\x00" + b"".join(bytes([104, n, 104, n]) + TUPLE2 + bytes([113, n + 1]) for n in range(200))
+    )
+    (tmp_path / "__0_0.distcp").write_bytes(b"x")
+    (tmp_path / ".metadata").write_bytes(pickle_of(laughs))
+    with pytest.raises(FormatError, match="does not hold the metadata"):
+        open_checkpoint(str(tmp_path))

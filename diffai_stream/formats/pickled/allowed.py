@@ -35,6 +35,13 @@ def _items(*args: Any) -> Any:
     return args[0] if args and isinstance(args[0], list | tuple) else []
 
 
+def _with_source(meta: Any, *_: Any) -> Any:
+    """An object that StyleGAN saves with the source of its class, which loading would run: only its state is taken."""
+    found = Instance(None, ())
+    found.state = meta.get("state") if isinstance(meta, dict) else None
+    return found
+
+
 def _reconstructed(kind: Any, *_: Any) -> Any:
     """`copyreg._reconstructor(class, base, state)`, of protocols 0 and 1."""
     return {} if isinstance(kind, Global) and kind.call in (_mapping, _new_mapping) else Instance(kind, ())
@@ -48,6 +55,7 @@ _CALLS: dict[str, Callable[..., Any]] = {
     **dict.fromkeys(("builtins.list", "builtins.tuple", "builtins.set", "builtins.frozenset", "collections.deque"), _items),
     "copyreg._reconstructor": _reconstructed,
     "torch.Size": torch.size_of,
+    "torch.storage._load_from_bytes": torch.nested_storage,
     "torch._utils._rebuild_tensor": torch.tensor_v2,
     "torch._utils._rebuild_tensor_v2": torch.tensor_v2,
     "torch._utils._rebuild_tensor_v3": torch.tensor_v3,
@@ -68,6 +76,7 @@ _CALLS: dict[str, Callable[..., Any]] = {
     **{f"torch.jit._pickle.{name}": torch.first_of for name in ("build_boollist", "restore_type_tag", "build_tensor_from_id")},
     **arrays.CALLS,
 }
+_UNLISTED_CALLS: dict[str, Callable[..., Any]] = {"torch_utils.persistence._reconstruct_persistent_obj": _with_source}
 _STORAGES = {f"{module}.{name}" for module in ("torch", "torch.cuda", "torch.storage") for name in torch.STORAGES}
 _PLAIN = {
     *("builtins.bytearray", "builtins.bytes", "builtins.complex", "builtins.float", "builtins.int", "builtins.str"),
@@ -110,7 +119,7 @@ class Names:
         if not allowed and not _CLASSES.fullmatch(path):
             if len(self.unlisted) < MAX_TOLD:
                 self.unlisted[printable(path)[:_MAX_NAME]] = None
-            return Global(module, name)
+            return Global(module, name, False, _UNLISTED_CALLS.get(path))
         return Global(module, name, True, _CALLS.get(path), arrays.BUILT.get(path))
 
     def told(self) -> tuple[str, ...]:

@@ -38,6 +38,10 @@ class Legacy:
             self.storages.setdefault(found.key, found)
         return found
 
+    def limit(self, budget: int) -> None:
+        """Allow only so many instructions, for a file that should hold little."""
+        self._machine.budget = budget
+
     def value(self) -> object:
         """What was saved. Raises FormatError when it cannot be read."""
         machine = self._machine

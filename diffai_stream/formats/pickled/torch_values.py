@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from diffai_stream.formats.inert import element_count
-from diffai_stream.formats.pickled.values import Broken, Global, Instance
+from diffai_stream.formats.pickled.values import Blob, Broken, Global, Instance
 
 STORAGES = {
     **{"FloatStorage": "float32", "DoubleStorage": "float64", "HalfStorage": "float16", "BFloat16Storage": "bfloat16"},
@@ -39,6 +39,16 @@ class Storage(NamedTuple):
     dtype: str
     numel: int
     first: int = 0
+
+
+NESTED = "nested"
+
+
+def nested_storage(data: Any, *_: Any) -> Storage | Broken:
+    """`torch.storage._load_from_bytes(bytes)`, how plain pickles hold a storage: `numel` bytes from `first` on."""
+    if not isinstance(data, Blob) or data.offset < 0:
+        return Broken("its storage was written as text (protocol 2 or older); save it with torch.save")
+    return Storage(f"at {data.offset}", NESTED, data.nbytes, data.offset)
 
 
 class Quantizer(NamedTuple):
@@ -94,7 +104,8 @@ def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, dtype: Any, met
     if len(flags) > 1:
         return Broken("it is both conjugated and negated, which is not supported")
     kind = storage.dtype if dtype is None else dtype_name(dtype)
-    return Tensor(storage, storage.first + offset, shape, strides, kind, "".join(flags))
+    first = 0 if storage.dtype == NESTED else storage.first
+    return Tensor(storage, first + offset, shape, strides, kind, "".join(flags))
 
 
 def dtype_name(dtype: Any) -> str:

@@ -15,7 +15,7 @@ from diffai_stream.errors import FormatError, TensorError
 from diffai_stream.formats.inert import open_regular
 from diffai_stream.formats.pickled.allowed import Names
 from diffai_stream.formats.pickled.entries import Place
-from diffai_stream.formats.pickled.machine import Machine
+from diffai_stream.formats.pickled.machine import BUDGET, Machine
 from diffai_stream.formats.pickled.stream import Inflated, Stream
 from diffai_stream.formats.pickled.torch_values import Storage, storage_of
 from diffai_stream.formats.zip_members import Member, read_members
@@ -43,7 +43,7 @@ class Archive:
         self.flaws: dict[str, TensorError] = {flaw.tensor or "": flaw for flaw in flaws}
         self.root = self._root()
         self.big_endian = self._order() == b"big"
-        self.names = names or Names()
+        self.names, self.budget = names or Names(), BUDGET
 
     def _root(self) -> str:
         names = [name for name in (*self.members, *self.flaws) if name.endswith("/" + _PICKLE)]
@@ -83,7 +83,9 @@ class Archive:
             found = storage_of(identifier)
             return found._replace(key=folder + found.key) if isinstance(found, Storage) else found
 
-        return Machine(self._stream(member), self.names.find, persist).run()
+        machine = Machine(self._stream(member), self.names.find, persist)
+        machine.budget = self.budget
+        return machine.run()
 
     def _stream(self, member: Member) -> Stream:
         if not member.deflated:
