@@ -119,6 +119,15 @@ FORMATS: list[FormatRow] = [
         notes="partitioned variables are joined; strings are left out and said",
     ),
     FormatRow(
+        "orbax",
+        "Orbax (OCDBT)",
+        (".ocdbt",),
+        "diffai_stream.formats.orbax",
+        extra="orbax",
+        access="streamed",
+        notes="steps, items, with an OCDBT database or a directory an array; unpacked chunk by chunk",
+    ),
+    FormatRow(
         "zarr",
         "zarr",
         (".zarr", "zarr.json", ".zarray", ".zgroup"),

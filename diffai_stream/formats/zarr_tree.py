@@ -68,7 +68,8 @@ class Tree:
         if plain := self._plain(array, folder, path):
             self.tensors[name] = entry_of(array, name, plain, _strides(array))
         else:
-            self.tensors[name] = entry_of(array, name, (_packed(array, folder, path),))
+            check_claim(array, folder)
+            self.tensors[name] = entry_of(array, name, (Extent(path, 0, array.nbytes, f"zarr:{version}"),))
 
     def _plain(self, array: ZarrArray, folder: str, path: str) -> tuple[Extent, ...]:
         """The chunks as extents where each is a run of whole rows as it is, else nothing."""
@@ -129,11 +130,10 @@ def part_of(name: str) -> str:
     return "optimizer" if name.partition(".")[0] in ("opt_state", "optimizer", "optimizer_state", "opt_states") else "weights"
 
 
-def _packed(array: ZarrArray, folder: str, path: str) -> Extent:
-    """The one extent of an array that is unpacked. Raises ZarrError when it claims more than its files can hold."""
+def check_claim(array: ZarrArray, folder: str) -> None:
+    """Raise ZarrError when an array claims more than the files below a directory can hold."""
     if array.nbytes > SPARSE_NBYTES and array.nbytes > _MAX_RATIO * _stored_nbytes(folder):
         raise ZarrError(f"{array.nbytes} bytes are declared, which its files cannot hold")
-    return Extent(path, 0, array.nbytes, f"zarr:{array.version}")
 
 
 def _stored_nbytes(folder: str) -> int:

@@ -16,6 +16,7 @@ import numpy as np
 
 MAX_METADATA_NBYTES = 1 << 24
 MAX_RANK = 32
+GROUP = "a group, no array"
 OWN_CODECS = ("zlib", "gzip", "bz2", "lzma", "zstd", "blosc", "lz4", "crc32c")
 LIBRARY_CODECS = (
     *("delta", "shuffle", "fixedscaleoffset", "quantize", "astype", "bitround", "packbits"),
@@ -101,6 +102,8 @@ def parse_array(raw: bytes, version: int) -> ZarrArray:
         raise ZarrError(f"its metadata is not JSON: {str(error)[:80]}") from None
     if not isinstance(found, dict) or found.get("zarr_format") != version:
         raise ZarrError(f"its metadata is not of zarr version {version}")
+    if version == 3 and found.get("node_type") == "group":
+        raise ZarrError(GROUP)
     try:
         array = _version_2(found) if version == 2 else _version_3(found)
     except (TypeError, KeyError, AttributeError, IndexError) as error:
