@@ -117,6 +117,16 @@ _ROWS = (
         "diffai_stream.statistics.row_samples:RowSamples",
     ),
     StatisticRow(
+        "column_sums",
+        "squares and dot product of every column",
+        (View.PAIR,),
+        ("columns",),
+        "float64 sums",
+        0.6,
+        "the residual after the best scale per column, for weights rescaled by AWQ or SmoothQuant",
+        "diffai_stream.statistics.column_sums:ColumnSums",
+    ),
+    StatisticRow(
         "ulp",
         "distance in units in the last place",
         (View.PAIR,),
