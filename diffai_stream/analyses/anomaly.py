@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffai_stream.analyses.base import Digest, Finding, ModelEvidence, PlacedFindings, Table
-from diffai_stream.analyses.quantization import extra
+from diffai_stream.analyses.quantization import extra, stored_codes
 from diffai_stream.encodings.catalogue import ENCODINGS
 from diffai_stream.formats.base import TensorEntry
 from diffai_stream.options import Options
@@ -23,6 +23,7 @@ from diffai_stream.statistics.layout import View
 
 SEVERITY = {
     "nonfinite": "critical",
+    "nonfinite_scale": "critical",
     "exploding": "critical",
     "vanishing": "warning",
     "dead_rows": "warning",
@@ -59,7 +60,7 @@ def needs(pair: Any, options: Options) -> tuple[Any, ...]:
     from diffai_stream.statistics.row_sums import RowSums
 
     hashes = (ContentHash(View.OLD), ContentHash(View.NEW)) if pair.numel >= DUPLICATE_MIN_NUMEL else ()
-    return (RowSums(), *hashes)
+    return (RowSums(), *hashes, *stored_codes(pair))
 
 
 def tensor(table: Table, options: Options) -> PlacedFindings:
@@ -72,6 +73,9 @@ def tensor(table: Table, options: Options) -> PlacedFindings:
             side = "both" if place in old and place in new else "new" if place in new else "old"
             pair = table.evidence[place].pair
             yield place, _finding(kind, pair.name, side, new.get(place) or old[place], pair.old or pair.new)
+    for place, view, judged_scales in _nonfinite_scales(table):
+        side = "new" if view == View.NEW else "old"
+        yield place, _finding("nonfinite_scale", table.evidence[place].pair.name, side, judged_scales)
     for place, offset in _constant_offset(table):
         if weights[place]:
             yield place, _finding("constant_offset", table.evidence[place].pair.name, None, offset)
@@ -111,6 +115,15 @@ def _nonfinite(table: Table, view: View) -> Verdicts:
     for place in _tripped(counts > 0):
         nan, posinf, neginf = (int(field(table.rows, view, name)[place]) for name in ("nan", "posinf", "neginf"))
         yield place, (None, 0.0, int(counts[place]), f"{nan} NaN, {posinf} +Inf, {neginf} -Inf")
+
+
+def _nonfinite_scales(table: Table) -> Iterator[tuple[int, View, Judged]]:
+    """Scales of quantized codes that are NaN or infinite: each makes all the weights under it so."""
+    for place, evidence in enumerate(table.evidence):
+        for statistic, columns in evidence.extras.items():
+            if type(statistic).__name__ == "StoredCodes" and columns["nonfinite_scales"]:
+                count = columns["nonfinite_scales"]
+                yield place, statistic.view, (None, 0.0, count, f"of {columns['scale_count']:,} recorded scales")
 
 
 def _constant(table: Table, view: View) -> Verdicts:

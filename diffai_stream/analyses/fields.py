@@ -48,6 +48,9 @@ class QuantizationFields(TypedDict):
     new_bits_per_weight: NotRequired[Annotated[float | None, "stored bits per element, scales included"]]
     compression_ratio: NotRequired[Annotated[float | None, "stored bytes old / new"]]
     sqnr_db: NotRequired[Annotated[float | None, "10 log10(Σold² / Σdelta²), dB; null when either sum is 0"]]
+    sqnr_scale_invariant_db: NotRequired[
+        Annotated[float | None, "sqnr_db after the best factor for each column; null unless columns may be rescaled (AWQ, ...)"]
+    ]
     sqnr_gap_db: NotRequired[
         Annotated[float | None, "sqnr_db less that of rounding normal weights to the coarser side; null if unknown"]
     ]
@@ -57,6 +60,10 @@ class QuantizationFields(TypedDict):
     saturation_ratio: NotRequired[
         Annotated[float | None, "new codes at the limits of their encoding over all; null if uncounted"]
     ]
+    smallest_scale: NotRequired[Annotated[float | None, "smallest magnitude of the recorded scales; null if there are none"]]
+    largest_scale: NotRequired[Annotated[float | None, "largest magnitude of the recorded scales; null if there are none"]]
+    nonfinite_scales: NotRequired[Annotated[int | None, "recorded scales (and biases) that are NaN or infinite"]]
+    zero_scales: NotRequired[Annotated[int | None, "recorded scales that are 0"]]
     range_ratio: NotRequired[Annotated[float | None, "abs_max new / abs_max old"]]
     code_entropy_bits: NotRequired[Annotated[float | None, "Shannon entropy of the new codes, bits; null if uncounted"]]
     worst_row: NotRequired[Annotated[int | None, "row (all axes but the last) with the greatest relative_l2"]]

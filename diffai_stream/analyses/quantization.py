@@ -7,6 +7,7 @@ from math import log10, sqrt
 from typing import Any
 
 from diffai_stream.analyses.base import Evidence, Finding, ModelEvidence, PlacedFindings, Skipped, Table
+from diffai_stream.analyses.integer_baselines import integer_baseline
 from diffai_stream.encodings.catalogue import ENCODINGS
 from diffai_stream.options import Options
 from diffai_stream.plan.parts import WEIGHTS
@@ -24,19 +25,41 @@ BASELINE_SQNR_DB = {
     "F8_E5M2FNUZ": 25.6,
     **{"Q8_0": 45.4, "Q5_1": 28.4, "Q5_0": 27.4, "Q4_1": 22.1, "Q4_0": 21.3, "IQ4_NL": 22.0, "IQ4_XS": 21.9},
     **{"Q6_K": 34.5, "Q5_K": 28.4, "Q4_K": 22.1, "Q3_K": 16.2, "Q2_K": 9.7, "GGML_MXFP4": 18.9, "GGML_NVFP4": 19.7},
+    **{"F8_E4M3_SCALED": 31.5, "F8_E4M3FNUZ_SCALED": 31.5, "F8_E5M2_SCALED": 25.6, "F8_E5M2FNUZ_SCALED": 25.6},
+    **{"MXFP8": 30.6, "MXFP4": 18.9, "NVFP4": 20.4, "BNB_NF4": 20.7, "BNB_FP4": 18.3, "BNB_I8": 41.3},
 }
+# Encodings of tools that move a scale of each column into the layer before (AWQ, SmoothQuant), or may do so.
+RESCALED = ("AWQ_I4", "I8_SCALED", "I4_SCALED", *(f"I{bits}_PACKED" for bits in range(1, 9)))
 DEFAULT_THRESHOLD = 0.01
 CAST_COUNTS = ("overflow_count", "saturated_count", "flushed_count", "subnormal_count")
 
 
 def needs(pair: Any, options: Options) -> tuple[Any, ...]:
-    """Row sums, for pairs whose encodings differ, and cast counts unless the new one is no plain type to cast to."""
+    """Row sums, for pairs whose encodings differ, and what the encodings give occasion to: casts, codes, sums of columns."""
     if not differs(pair):
         return ()
     from diffai_stream.statistics.casts import CastCounts
+    from diffai_stream.statistics.column_sums import ColumnSums
     from diffai_stream.statistics.row_sums import RowSums
 
-    return (RowSums(),) if ENCODINGS[pair.new.encoding].decoder else (RowSums(), CastCounts())
+    casts = () if ENCODINGS[pair.new.encoding].decoder else (CastCounts(),)
+    columns = (ColumnSums(),) if may_be_rescaled(pair) else ()
+    return (RowSums(), *casts, *columns, *stored_codes(pair))
+
+
+def stored_codes(pair: Any) -> tuple[Any, ...]:
+    """The statistic of codes and scales, for the sides that have some."""
+    from diffai_stream.statistics.layout import View
+    from diffai_stream.statistics.stored_codes import StoredCodes
+
+    sides = ((View.OLD, pair.old), (View.NEW, pair.new))
+    return tuple(StoredCodes(view) for view, entry in sides if entry is not None and ENCODINGS[entry.encoding].decoder)
+
+
+def may_be_rescaled(pair: Any) -> bool:
+    """Whether one side alone is of a kind whose columns are often rescaled beforehand, as AWQ and SmoothQuant do."""
+    rescaled = [entry.encoding in RESCALED for entry in (pair.old, pair.new)]
+    return any(rescaled) and not all(rescaled)
 
 
 def differs(pair: Any) -> bool:
@@ -67,11 +90,13 @@ def _cost(evidence: Evidence, change: dict[str, Any], options: Options) -> Findi
         {
             **_sizes(pair),
             "sqnr_db": sqnr,
+            "sqnr_scale_invariant_db": _scale_invariant(evidence),
             "sqnr_gap_db": sqnr - baseline if sqnr is not None and baseline is not None else None,
             "relative_l2": relative,
             "max_abs": change["max_abs"],
             "cosine_similarity": change["cosine_similarity"],
             **_codes(evidence),
+            **_scales(evidence),
             "range_ratio": _ratio(evidence.stats["new"]["abs_max"], evidence.stats["old"]["abs_max"]),
             "worst_row": worst,
             "worst_row_relative_l2": worst_relative,
@@ -87,8 +112,17 @@ def _cost(evidence: Evidence, change: dict[str, Any], options: Options) -> Findi
 
 def _baseline(pair: Any) -> float | None:
     """The figure of the coarser side, whose rounding is the loss whichever side it is; None when neither has one."""
-    known = [BASELINE_SQNR_DB[entry.encoding] for entry in (pair.old, pair.new) if entry.encoding in BASELINE_SQNR_DB]
-    return min(known, default=None)
+    known = [baseline_of(entry) for entry in (pair.old, pair.new)]
+    return min((figure for figure in known if figure is not None), default=None)
+
+
+def baseline_of(entry: Any) -> float | None:
+    """The figure of an encoding, of integers by their width and group; None where there is none."""
+    if entry.encoding in BASELINE_SQNR_DB:
+        return BASELINE_SQNR_DB[entry.encoding]
+    if ENCODINGS[entry.encoding].decoder and "group_size" in entry.metadata:
+        return integer_baseline(entry.metadata, entry.components)
+    return None
 
 
 def _forensics(evidence: Evidence) -> dict[str, bool | int | None]:
@@ -141,9 +175,36 @@ def _sizes(pair: Any) -> dict[str, float | None]:
 
 
 def _codes(evidence: Evidence) -> dict[str, float | None]:
+    if (found := _stored(evidence)) is not None:
+        return {name: found[name] for name in ("saturation_ratio", "code_entropy_bits")}
     codes = evidence.columns.get("codes")
     entropy, saturated = map(finite, codes[1].tolist()) if codes is not None else (None, None)
     return {"saturation_ratio": saturated, "code_entropy_bits": entropy}
+
+
+def _scales(evidence: Evidence) -> dict[str, Any]:
+    found = _stored(evidence) or {}
+    return {name: found.get(name) for name in ("smallest_scale", "largest_scale", "nonfinite_scales", "zero_scales")}
+
+
+def _stored(evidence: Evidence) -> dict[str, Any] | None:
+    """What the codes and scales of the new side show, else those of the old one."""
+    found = [columns for statistic, columns in evidence.extras.items() if type(statistic).__name__ == "StoredCodes"]
+    return next((columns for columns in reversed(found) if columns["scale_count"] is not None), None)
+
+
+def _scale_invariant(evidence: Evidence) -> float | None:
+    """SQNR after the best factor for each column; null when there are no sums of columns, or nothing is lost."""
+    columns = extra(evidence, "ColumnSums")
+    if columns is None or not columns["columns"].size:
+        return None
+    from diffai_stream.statistics.column_sums import ColumnField, fitted_columns
+
+    sums = columns["columns"]
+    if evidence.pair.old.encoding in RESCALED:  # the original is the new side: the roles change
+        sums = sums[[ColumnField.NEW_SQUARES, ColumnField.OLD_SQUARES, ColumnField.DOT]]
+    total, left = float(sums[ColumnField.NEW_SQUARES].sum()), float(fitted_columns(sums).residuals.sum())
+    return finite(10 * log10(total / left)) if total > 0 and left > 0 else None
 
 
 def _ratio(new: float | None, old: float | None) -> float | None:

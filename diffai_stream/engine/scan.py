@@ -198,15 +198,16 @@ def _scan_raw(
     state = scanner().scan(raw_old, raw_new, encodings, segments, program.ask)
     states = [statistic.empty() for statistic in piece.statistics]
     if states:
-        for tile in _tiles(piece, encodings, raw_old, raw_new, start, stop):
+        for tile in _tiles(reading, encodings, raw_old, raw_new, start, stop):
             states = [statistic.update(s, tile) for statistic, s in zip(piece.statistics, states, strict=True)]
     return state, tuple(states)
 
 
 def _tiles(
-    piece: Slice, encodings: tuple[Encoding, Encoding], raw_old: Bytes, raw_new: Bytes, start: int, stop: int
+    reading: Reading, encodings: tuple[Encoding, Encoding], raw_old: Bytes, raw_new: Bytes, start: int, stop: int
 ) -> Iterator[Tile]:
     """Decoded runs of leaves in order: small enough for the cache, large enough that calling a statistic costs nothing."""
+    piece = reading.piece
     shape, step = real_shape(piece.old), piece.leaf_numel * max(1, TILE_NUMEL // piece.leaf_numel)
     for first in range(start, stop, step):
         size = min(step, stop - first)
@@ -215,7 +216,7 @@ def _tiles(
         values = [
             r.view(np.float32) if e.kind == DecodeKind.F32 else decoded(r, e, size) for r, e in zip(raw, encodings, strict=True)
         ]
-        yield Tile(values[0], values[1], raw[0], raw[1], *encodings, first, shape)
+        yield Tile(values[0], values[1], raw[0], raw[1], *encodings, first, shape, (reading.old, reading.new))
 
 
 def _domains(piece: Slice) -> tuple[Domain, Domain]:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from diffai_stream.encodings.base import DecodeKind, Decoder, Encoding
 from diffai_stream.encodings.catalogue import ENCODINGS
 from diffai_stream.encodings.decode import decoded
+from diffai_stream.encodings.inspection import Inspection, inspect
 from diffai_stream.errors import TensorError
 from diffai_stream.formats.base import Component, TensorEntry
 from diffai_stream.plan.gather import Layout, gathered
@@ -61,6 +62,12 @@ class Source:
         if parts > 1:
             raw = raw[(start - first * parts) * self.encoding.itemsize :][: (stop - start) * self.encoding.itemsize]
         return _frozen(raw if raw.ctypes.data % self.encoding.itemsize == 0 else raw.copy())
+
+    def inspect(self) -> Inspection | None:
+        """Codes and scales of a quantized tensor that is compared as a whole, else None. Raises CheckpointError."""
+        if not self.stored.decoder or self.entry.region is not None:
+            return None
+        return inspect(self.entry, self._bytes)
 
     def stream(self, sizes: Iterator[int]) -> Iterator[Bytes]:
         """Raw bytes of consecutive runs of elements of a sequentially compressed tensor."""

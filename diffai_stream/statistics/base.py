@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,14 +17,25 @@ from numpy.typing import NDArray
 from diffai_stream.encodings.base import Encoding
 from diffai_stream.statistics.layout import View
 
+if TYPE_CHECKING:
+    from diffai_stream.encodings.inspection import Inspection
+
 S = TypeVar("S")
 Floats = NDArray[np.float32] | NDArray[np.float64]
+
+
+class Stored(Protocol):
+    """A side as it is stored."""
+
+    def inspect(self) -> Inspection | None:
+        """Its codes and scales; None where it has none, or only a part of it is compared. Raises CheckpointError."""
 
 
 class Tile(NamedTuple):
     """A run of whole leaves of a pair: decoded values and raw bytes of both sides (one side twice when alone).
 
-    `first` is the flat index of the first element, `shape` that of the tensor (complex: one more axis of 2).
+    `first` is the flat index of the first element, `shape` that of the tensor (complex: one more axis of 2). `stored` are
+    what the numbers were read from, where codes and scales can be looked at by themselves.
     """
 
     old: Floats
@@ -35,6 +46,7 @@ class Tile(NamedTuple):
     encoding_new: Encoding
     first: int
     shape: tuple[int, ...]
+    stored: tuple[Stored | None, Stored | None] = (None, None)
 
 
 @dataclass(frozen=True)

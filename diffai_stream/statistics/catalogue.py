@@ -127,6 +127,19 @@ _ROWS = (
         "diffai_stream.statistics.column_sums:ColumnSums",
     ),
     StatisticRow(
+        "stored_codes",
+        "entropy and saturation of quantized codes, range of their scales, scales that are not finite",
+        (View.OLD, View.NEW),
+        (
+            *("code_entropy_bits", "saturation_ratio", "scale_count", "nonfinite_scales", "zero_scales"),
+            *("smallest_scale", "largest_scale"),
+        ),
+        "exact counts",
+        0.2,
+        "codes are counted as they are stored, not decoded",
+        "diffai_stream.statistics.stored_codes:StoredCodes",
+    ),
+    StatisticRow(
         "ulp",
         "distance in units in the last place",
         (View.PAIR,),

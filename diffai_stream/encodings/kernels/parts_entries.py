@@ -1,12 +1,12 @@
-"""Codes at one place of consecutive items, under a scale and zero a row or a column: the loop of `parts.py`."""
+"""Codes at one place of consecutive items, under a scale and zero a row or a column (`parts.py`); bytes counted."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from diffai_stream.jit import number, part, vector
+from diffai_stream.jit import matrix, number, part, vector
 
-u1, u4, i4, f4 = np.uint8, np.uint32, np.int32, np.float32
+u1, u4, i4, i8, f4 = np.uint8, np.uint32, np.int32, np.int64, np.float32
 
 
 @part
@@ -42,3 +42,16 @@ def decode_part(b):
     else:
         unpack(vector(b, 0, u1).view(u4), shift, mask, out)
     scale(out, number(b, 4), number(b, 5), number(b, 6) != 0, vector(b, 7, f4), vector(b, 8, f4))
+
+
+def count_bytes(b):
+    """raw, tables[4, 256]: how often each byte occurs; four tables, so that equal neighbours do not wait for each other."""
+    raw, tables = vector(b, 0, u1), matrix(b, 1, i8)
+    whole = raw.size & ~3
+    for i in range(0, whole, 4):
+        tables[0, raw[i]] += 1
+        tables[1, raw[i + 1]] += 1
+        tables[2, raw[i + 2]] += 1
+        tables[3, raw[i + 3]] += 1
+    for i in range(whole, raw.size):
+        tables[0, raw[i]] += 1

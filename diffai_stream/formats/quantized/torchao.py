@@ -57,12 +57,21 @@ def _scaled(found: Found, name: str, values: object, encodings: tuple[str, ...])
         "method": "torchao",
         "codes": data.encoding if is_float else "signed",
         "bits": 8,
+        "code_bits": _code_bits(values),
         "group_rows": grid.group_rows,
         "group_size": grid.group_columns,
     }
     encoding = f"{data.encoding}_SCALED"
     consumed = tuple(part.name for part in (data, scales, zeros) if part is not None)
     return Folded(logical(name, data.shape, encoding, parts, parameters), consumed)
+
+
+def _code_bits(values: object) -> int | None:
+    """Bits of codes that are kept in whole bytes, when the description says."""
+    target = values.get("target_dtype") if isinstance(values, dict) else None
+    name = target.get("_data") if isinstance(target, dict) else None
+    digits = name.removeprefix("int") if isinstance(name, str) else ""
+    return int(digits) if digits in set("1234567") else None
 
 
 def _grid(data: TensorEntry, scales: TensorEntry, values: object) -> ScaleGrid:
