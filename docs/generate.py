@@ -31,6 +31,7 @@ from diffai_stream.encodings.base import Encoding
 from diffai_stream.encodings.catalogue import ENCODINGS
 from diffai_stream.formats.base import Checkpoint, Component, TensorEntry
 from diffai_stream.formats.catalogue import FORMATS
+from diffai_stream.formats.quantized.catalogue import FAMILIES
 from diffai_stream.options import NEUTRAL, Options
 from diffai_stream.report.catalogue import WRITERS
 from diffai_stream.report.records import CORE_RECORDS, SCHEMA_VERSION, FindingRecord, RecordBase
@@ -365,6 +366,11 @@ def formats_page() -> str:
         "index a checkpoint, and nothing that is stored in a file is ever executed. *Mapped* bytes are read where they "
         "lie.",
         table(("format", "what it is", "names", "bytes are", "extra", "notes"), formats),
+        "## Quantized layouts",
+        "Several stored tensors that make up one weight are compared as that weight, under its name, by its decoded values. Names, "
+        "element types and shapes decide; `quantization_config` in the `config.json` beside the weights fills in what they leave "
+        "open. A warning tells what does not fit together and is therefore compared as it is stored.",
+        table(("family", "what it is"), [(code(row.name), row.title) for row in FAMILIES]),
         "## Encodings",
         "How a stored element becomes a number. Sides of different encodings are compared by value.",
         "*Counted*: codes of at most 16 bits are counted one by one, so that their distribution is exact. All others are "
