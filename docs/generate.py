@@ -367,9 +367,10 @@ def formats_page() -> str:
         "lie.",
         table(("format", "what it is", "names", "bytes are", "extra", "notes"), formats),
         "## Quantized layouts",
-        "Several stored tensors that make up one weight are compared as that weight, under its name, by its decoded values. Names, "
-        "element types and shapes decide; `quantization_config` in the `config.json` beside the weights fills in what they leave "
-        "open. A warning tells what does not fit together and is therefore compared as it is stored.",
+        "Several stored tensors that make up one weight are compared as that weight, under its name, by its decoded "
+        "values. Names, element types and shapes decide; `quantization_config` in the `config.json` beside the weights "
+        "fills in what they leave open. A warning tells what does not fit together and is therefore compared as it is "
+        "stored.",
         table(("family", "what it is"), [(code(row.name), row.title) for row in FAMILIES]),
         "## Encodings",
         "How a stored element becomes a number. Sides of different encodings are compared by value.",
