@@ -43,7 +43,7 @@ class Inspection(NamedTuple):
 
 def inspect(entry: Quantized, read: Read) -> Inspection | None:
     """Look at all codes and scales of a tensor, in pieces; None for encodings of another catalogue. Raises CheckpointError."""
-    if entry.encoding not in _NAMES:
+    if entry.encoding not in _NAMES or "bits" not in entry.metadata:
         return None
     codes = _code_counts(entry, read)
     return Inspection(codes, _limits(entry, read, codes), *_scales(entry, read))

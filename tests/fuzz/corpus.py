@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 import zipfile
 from collections import OrderedDict
@@ -209,6 +210,54 @@ def _skops(folder: Path) -> Path:
     return folder / "model.skops"
 
 
+def _hdf5(folder: Path) -> Path:
+    import h5py
+
+    with h5py.File(folder / "model.h5", "w") as file:
+        for name, value in weights().items():
+            file[name.replace(".", "/")] = value
+        matrix = weights()["layers.0.q_proj.weight"]
+        file.create_dataset("packed", data=matrix, chunks=(4, 8), compression="gzip", shuffle=True)
+    return folder / "model.h5"
+
+
+def _keras(folder: Path) -> Path:
+    import h5py
+
+    inner = io.BytesIO()
+    with h5py.File(inner, "w") as file:
+        file["layers/dense/vars/0"] = weights()["layers.0.q_proj.weight"]
+        file["layers/dense/vars/1"] = weights()["layers.0.norm.weight"]
+    with zipfile.ZipFile(folder / "model.keras", "w", zipfile.ZIP_STORED) as archive:
+        archive.writestr("metadata.json", '{"keras_version": "3.5.0"}')
+        archive.writestr("config.json", "{}")
+        archive.writestr("model.weights.h5", inner.getvalue())
+    return folder / "model.keras"
+
+
+def _matlab(folder: Path, packed: bool) -> Path:
+    from scipy.io import savemat
+
+    values = {name.replace(".", "_"): value for name, value in weights().items() if value.dtype != np.float16}
+    savemat(folder / "model.mat", values, do_compression=packed)
+    return folder / "model.mat"
+
+
+def _zarr(folder: Path, version: int) -> Path:
+    import zarr
+
+    group = zarr.open_group(folder / "model.zarr", mode="w", zarr_format=version)
+    for name, value in weights().items():
+        group.create_array(name, data=value, chunks=tuple(max(1, size // 2) for size in value.shape))
+    return folder / "model.zarr"
+
+
+def _orbax(folder: Path) -> Path:
+    from tests.formats.test_orbax import write_item
+
+    return write_item(folder / "item")
+
+
 CORPUS: dict[str, Seed] = {
     "safetensors": Seed("safetensors", _safetensors),
     "sharded": Seed("huggingface", _sharded),
@@ -228,6 +277,13 @@ CORPUS: dict[str, Seed] = {
     "onnx": Seed("onnx", partial(_onnx, external=False), "onnx"),
     "onnx-external": Seed("onnx", partial(_onnx, external=True), "onnx"),
     "onnx-places": Seed("onnx", _onnx_places),
+    "hdf5": Seed("hdf5", _hdf5, "h5py"),
+    "keras": Seed("keras", _keras, "h5py"),
+    "matlab": Seed("matlab", partial(_matlab, packed=False)),
+    "matlab-packed": Seed("matlab", partial(_matlab, packed=True)),
+    "zarr-2": Seed("zarr", partial(_zarr, version=2), "zarr"),
+    "zarr-3": Seed("zarr", partial(_zarr, version=3), "zarr"),
+    "orbax": Seed("orbax", _orbax, "tensorstore"),
     "tf-checkpoint": Seed("tensorflow", _tf_checkpoint),
     "tf-graph": Seed("tensorflow", _tf_graph),
 }

@@ -101,7 +101,7 @@ def test_a_pattern_that_matches_nothing_is_an_error(pair, options):
         {"workers": 0},
         {"executor": "hamster"},
         {"fail_on": ("everything",)},
-        {"fail_on": ("gate",)},
+        {"fail_on": ("gates",)},
         {"analyses": ("anomalies",)},
         {"precision_loss_threshold": -1.0},
         {"maps": (("a*", "b"),)},
