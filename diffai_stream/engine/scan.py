@@ -195,7 +195,7 @@ def _scan_raw(
             path = next((extent.path for extent in source.extents), None)
             raise TensorError("has fewer bytes than its shape needs", path=path, tensor=piece.name)
     segments = np.array([[0, 0, stop - start, piece.leaf_numel, start]], np.int64)
-    state = scanner().scan(raw_old, raw_new, encodings, segments, program.ask)
+    state = scanner().scan(raw_old, raw_new, encodings, segments, program.ask).compact()
     states = [statistic.empty() for statistic in piece.statistics]
     if states:
         for tile in _tiles(reading, encodings, raw_old, raw_new, start, stop):

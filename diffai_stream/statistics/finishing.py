@@ -31,6 +31,7 @@ PROBABILITIES = np.array(list(QUANTILES.values()))
 BINS = 128
 LAW_MIN_NUMEL = 4096  # below this a Kolmogorov-Smirnov distance of 0.005 says nothing
 LAW_TOLERANCE = 0.02
+SMALL_COUNTS = 64  # of codes, told by their entropy once a tensor
 LAW_KINDS, DEVIATIONS = ("normal", "uniform"), ("0.02", "1/sqrt(fan_in)", "sqrt(2/(fan_in+fan_out))")
 LAWS = tuple(sorted(f"{kind}(0, {name})" for kind in LAW_KINDS for name in DEVIATIONS))
 SIDES = (View.OLD, View.NEW, View.DELTA)
@@ -186,5 +187,6 @@ def _codes(part: Part, view: int, domain: Domain) -> NDArray[np.float64]:
     out = np.full((len(part.rows), 2), nan)
     if domain.exact:
         runs = part.runs[view]
-        codes_of_runs(part.ends, view, runs.keys, runs.counts, domain.values, *map(float, domain.limits), out)
+        limits = map(float, domain.limits)
+        codes_of_runs(part.ends, view, runs.keys, runs.counts, domain.values, *limits, np.empty(SMALL_COUNTS), out)
     return out

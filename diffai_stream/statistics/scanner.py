@@ -58,6 +58,11 @@ class Part(NamedTuple):
     runs: tuple[Runs, Runs, Runs]
     ends: NDArray[np.int64]
 
+    def compact(self) -> Part:
+        """The same in memory of its own, without the room that the scan needed."""
+        runs = [Runs(run.keys.copy(), run.counts.copy()) for run in self.runs]
+        return Part(self.rows, (runs[0], runs[1], runs[2]), self.ends)
+
     def run(self, segment: int, view: int) -> Run:
         """The histogram of one segment and view."""
         start = int(self.ends[segment - 1, view]) if segment else 0
@@ -188,10 +193,10 @@ class Scanner:
 
     @staticmethod
     def _part(rows: NDArray[np.float64], h: Histograms) -> Part:
-        """Cut the runs to their length, copied, so that the room is given back."""
+        """The state, its runs cut to their length in the room they were given."""
         pairs = ((h.keys_old, h.counts_old), (h.keys_new, h.counts_new), (h.keys_delta, h.counts_delta))
         used = h.ends[-1] if len(h.ends) else (0, 0, 0)
-        runs = [Runs(keys[:n].copy(), counts[:n].copy()) for (keys, counts), n in zip(pairs, used, strict=True)]
+        runs = [Runs(keys[:n], counts[:n]) for (keys, counts), n in zip(pairs, used, strict=True)]
         return Part(rows, (runs[0], runs[1], runs[2]), h.ends)
 
 

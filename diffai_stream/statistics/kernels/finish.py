@@ -234,26 +234,38 @@ def bin_run(keys, counts, values, exact, low, high, out):
 
 
 @part
-def code_usage(keys, counts, values, low, high):
-    """(Shannon entropy of the codes in bits, share of codes at or beyond the limits low and high) of a run."""
+def surprise(count, total):
+    """What codes that occur `count` times of `total` add to the entropy, negative."""
+    share = count / total
+    return share * np.log2(share)
+
+
+@part
+def code_usage(keys, counts, values, low, high, small):
+    """(Shannon entropy of the codes in bits, share of codes at or beyond the limits low and high) of a run.
+
+    `small` is room for what small counts add: logarithms take most of the time where each of many codes occurs a few times.
+    """
     total, limit, entropy = 0, 0, 0.0
     for i in range(keys.size):
         total += counts[i]
         value = values[keys[i]]
         if value <= low or value >= high:
             limit += counts[i]
+    known = small.size if keys.size > small.size else 0
+    for count in range(1, known):
+        small[count] = surprise(count, total)
     for i in range(keys.size):
-        share = counts[i] / total
-        entropy -= share * np.log2(share)
+        entropy -= small[counts[i]] if counts[i] < known else surprise(counts[i], total)
     return (max(entropy, 0.0), limit / total) if total else (0.0, 0.0)
 
 
 @part
-def codes_of_runs(ends, view, keys, counts, values, low, high, out):
+def codes_of_runs(ends, view, keys, counts, values, low, high, small, out):
     """code_usage for the view of every segment: out[s, 0:2]."""
     for s in range(ends.shape[0]):
         start, end = ends[s - 1, view] if s else 0, ends[s, view]
-        out[s, 0], out[s, 1] = code_usage(keys[start:end], counts[start:end], values, low, high)
+        out[s, 0], out[s, 1] = code_usage(keys[start:end], counts[start:end], values, low, high, small)
 
 
 @part

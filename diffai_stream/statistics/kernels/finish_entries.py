@@ -54,9 +54,9 @@ def bin_run(b):
 
 
 def codes_of_runs(b):
-    """codes_of_runs: ends, view, keys, counts, values, low, high, out."""
+    """codes_of_runs: ends, view, keys, counts, values, low, high, small, out."""
     inputs = matrix(b, 0, i8), number(b, 1), vector(b, 2, u2), vector(b, 3, i8), vector(b, 4, f8)
-    finish.codes_of_runs(*inputs, real(b, 5), real(b, 6), matrix(b, 7, f8))
+    finish.codes_of_runs(*inputs, real(b, 5), real(b, 6), vector(b, 7, f8), matrix(b, 8, f8))
 
 
 def fold_rows(b):
