@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 
@@ -21,4 +22,6 @@ def main() -> None:
         app.main(prog_name=name, complete_var=completing)
     from diffai_stream.cli.process import run
 
-    sys.exit(run(sys.argv[1:], name))
+    status = run(sys.argv[1:], name)
+    gc.freeze()  # the interpreter would look through all objects for cycles once more before it ends
+    sys.exit(status)

@@ -28,9 +28,13 @@ class Ahead:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._reading.stop()
 
+    def used(self, result: BatchResult) -> None:
+        """The bytes of a batch are done with."""
+        self._reading.used(result.nbytes)
+
     def _finished(self, key: tuple[str, int], result: BatchResult, *_: Any) -> None:
         if key[0] == "scan":
-            self._reading.used(result.nbytes)
+            self.used(result)
 
 
 def pieces_of(batch: Batch) -> list[Piece]:

@@ -1,12 +1,8 @@
-"""Batches to dask graphs: one scan task a batch, one merge task for each aligned run of chunks of a tensor.
-
-The plan is handed over in windows, one after the other: a dask scheduler given all of it would run it in reverse key
-order, and would hold every result until the last is there.
-"""
+"""Windows of batches to dask graphs: one scan task a batch, one merge task for each aligned run of chunks of a tensor."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from dask._task_spec import List, Task, TaskRef
@@ -16,21 +12,7 @@ from diffai_stream.engine.results import BatchResult, FailedResult, FinishedResu
 from diffai_stream.engine.scan import merge_results, scan_batch
 from diffai_stream.plan.chunks import Batch
 
-WINDOWS = (4, 8, 16, 32)  # batches a window; the last size repeats
 Key = tuple[Any, ...]
-
-
-def windows(batches: Iterable[Batch]) -> Iterator[list[Batch]]:
-    """The plan in windows: small ones first, so that the first records appear early."""
-    window: list[Batch] = []
-    number = 0
-    for batch in batches:
-        window.append(batch)
-        if len(window) >= WINDOWS[min(number, len(WINDOWS) - 1)]:
-            yield window
-            window, number = [], number + 1
-    if window:
-        yield window
 
 
 def window_graph(window: Sequence[Batch], program: Program) -> tuple[dict[Key, Task], list[Key]]:

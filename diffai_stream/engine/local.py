@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from diffai_stream.engine.ahead import Ahead
-from diffai_stream.engine.graph import window_graph, windows
 from diffai_stream.engine.program import Program
 from diffai_stream.engine.results import BatchResult
+from diffai_stream.engine.scan import scan_batch
+from diffai_stream.engine.windows import windows
 from diffai_stream.plan.chunks import Batch
 
 PENDING_WINDOWS = 1  # finished windows that may wait for the consumer
-Get = Callable[[dict, list], Sequence[BatchResult]]
 
 
 def run_synchronous(batches: Sequence[Batch], program: Program) -> Iterator[BatchResult]:
     """Batch results in plan order, computed in this thread when they are asked for."""
     from dask.local import get_sync
+
+    from diffai_stream.engine.graph import window_graph
 
     with Ahead(batches) as ahead:
         for window in windows(batches):
@@ -29,14 +31,8 @@ def run_synchronous(batches: Sequence[Batch], program: Program) -> Iterator[Batc
 
 def run_threads(batches: Sequence[Batch], program: Program, worker_count: int) -> Iterator[BatchResult]:
     """Batch results in plan order from `worker_count` threads; closing the iterator stops after the current window."""
-    from dask.threaded import get
-
     with ThreadPoolExecutor(worker_count, thread_name_prefix="scan") as pool, Ahead(batches) as ahead:
-
-        def compute(graph: dict, keys: list) -> Sequence[BatchResult]:
-            return get(graph, keys, pool=pool, num_workers=worker_count, callbacks=ahead.callbacks)  # type: ignore[no-any-return]
-
-        feeder = _Feeder(batches, program, compute)
+        feeder = _Feeder(batches, program, pool, ahead)
         try:
             yield from feeder
         finally:
@@ -46,8 +42,8 @@ def run_threads(batches: Sequence[Batch], program: Program, worker_count: int) -
 class _Feeder:
     """Submits windows from a thread of its own, one ahead of the consumer."""
 
-    def __init__(self, batches: Sequence[Batch], program: Program, compute: Get) -> None:
-        self._batches, self._program, self._compute = batches, program, compute
+    def __init__(self, batches: Sequence[Batch], program: Program, pool: ThreadPoolExecutor, ahead: Ahead) -> None:
+        self._batches, self._program, self._pool, self._ahead = batches, program, pool, ahead
         self._results: queue.Queue[Any] = queue.Queue(PENDING_WINDOWS)
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="windows", daemon=True)
@@ -73,10 +69,31 @@ class _Feeder:
 
     def _run(self) -> None:
         try:
-            for window in windows(self._batches):
+            plan = windows(self._batches)
+            self._results.put(self._first(next(plan, [])))
+            for window in plan:
                 if self._stopped.is_set():
                     return
-                self._results.put(self._compute(*window_graph(window, self._program)))
+                self._results.put(self._compute(window))
             self._results.put(None)
         except BaseException as error:  # handed to the consumer, who raises it
             self._results.put(error)
+
+    def _first(self, window: Sequence[Batch]) -> Sequence[BatchResult]:
+        """Scanned without a graph, while dask is imported: that takes as long. One window alone never needs it."""
+        scans = [self._pool.submit(scan_batch, batch, self._program) for batch in window]
+        if len(window) < len(self._batches):
+            import dask.threaded  # noqa: F401
+        results = []
+        for scan in scans:
+            results.append(scan.result())
+            self._ahead.used(results[-1])
+        return results
+
+    def _compute(self, window: Sequence[Batch]) -> Sequence[BatchResult]:
+        from dask.threaded import get
+
+        from diffai_stream.engine.graph import window_graph
+
+        graph, keys = window_graph(window, self._program)
+        return get(graph, keys, pool=self._pool, callbacks=self._ahead.callbacks)  # type: ignore[no-any-return]

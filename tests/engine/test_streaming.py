@@ -6,9 +6,9 @@ import time
 import numpy as np
 import pytest
 
-from diffai_stream.engine import graph
-from diffai_stream.engine.graph import WINDOWS
+from diffai_stream.engine import graph, local
 from diffai_stream.engine.local import PENDING_WINDOWS
+from diffai_stream.engine.windows import WINDOWS
 from diffai_stream.pipeline import compare
 from tests.checkpoints import write_safetensors
 from tests.validation import printed
@@ -37,7 +37,8 @@ def scans(monkeypatch):
         seen.append(batch.index)
         return scan(batch, program)
 
-    monkeypatch.setattr(graph, "scan_batch", counted)
+    for module in (graph, local):
+        monkeypatch.setattr(module, "scan_batch", counted)
     return seen
 
 
