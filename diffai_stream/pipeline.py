@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 from diffai_stream.analyses import unsafe_pickle
 from diffai_stream.analyses.base import (
@@ -30,34 +31,76 @@ from diffai_stream.formats.inert import collection_paused
 from diffai_stream.options import Options
 from diffai_stream.plan.align import align, select
 from diffai_stream.plan.chunks import sides_of
+from diffai_stream.plan.memory import TENSOR_NBYTES
 from diffai_stream.plan.naming import place
 from diffai_stream.plan.pairs import TensorPair, numbered
 from diffai_stream.plan.parts import WEIGHTS, shared
 from diffai_stream.report.compose import Composer, metadata_oddity, tensor_fields
 from diffai_stream.report.progress import NoProgress, Progress, peak_memory_nbytes
 from diffai_stream.report.records import Record
-from diffai_stream.session import Session, prepare
+from diffai_stream.session import Session, prepare, run_id
+from diffai_stream.trajectory import Throughout, expanded, plan_of
 from diffai_stream.verdict import Tally
 
 TABLE_ROWS = 256  # tensors judged and told together, at most
 
 
 def compare(
-    old: str, new: str, options: Options | None = None, *, progress: Progress | None = None, **overrides: Any
-) -> Iterator[Record]:
+    *checkpoints: str, options: Options | None = None, progress: Progress | None = None, **overrides: Any
+) -> Generator[Record]:
     """Yield the records of a comparison, each as soon as it is known: `header` first, `summary` last.
 
+    More than two checkpoints, or a directory of `checkpoint-<step>`, are compared pair by pair, with a summary each.
     `overrides` are fields of Options. Raises UsageError, FormatError or MissingExtraError before the first record; later
     trouble becomes `error` records. Closing the iterator stops the work.
     """
     options = replace(options or Options(), **overrides)
+    paths = expanded(checkpoints)
     with collection_paused():
-        checkpoints = open_checkpoint(old), open_checkpoint(new)
-        sides = shared(*checkpoints, options.ignore_optimizer_state)
-        aligned = align(sides.old, sides.new, options.maps)
-        pairs = _not_failed(select(aligned.pairs, options.include, options.exclude), *checkpoints)
-        session = prepare(*checkpoints, pairs, (*sides.oddities, *aligned.oddities), options)
-    return Run(session, progress or NoProgress()).records()
+        opened = [open_checkpoint(path) for path in paths]
+        sessions = [_session(old, new, options) for old, new in pairwise(opened[:2])]
+        plans = [session.plan_info() for session in sessions]
+        for old, new in pairwise(opened[1:]):  # planned to be checked and told now, and again when it is their turn
+            plans.append(_session(old, new, options).plan_info())
+    if len(plans) == 1:
+        return Run(sessions[0], progress or NoProgress()).records()
+    return _trajectory(opened, sessions[0], plans, options, progress or NoProgress())
+
+
+def _session(old: Checkpoint, new: Checkpoint, options: Options) -> Session:
+    sides = shared(old, new, options.ignore_optimizer_state)
+    aligned = align(sides.old, sides.new, options.maps)
+    pairs = _not_failed(select(aligned.pairs, options.include, options.exclude), old, new)
+    return prepare(old, new, pairs, (*sides.oddities, *aligned.oddities), options)
+
+
+def _trajectory(
+    checkpoints: Sequence[Checkpoint], first: Session, plans: Sequence[dict[str, Any]], options: Options, progress: Progress
+) -> Generator[Record]:
+    """The records of consecutive pairs, behind one header."""
+    composer = Composer(run_id(checkpoints, options))
+    kept_nbytes = TENSOR_NBYTES * sum(len(checkpoint.tensors) for checkpoint in checkpoints[2:])
+    plan = plan_of(plans, kept_nbytes)
+    yield composer.header(checkpoints, options.identity(), plan)
+    throughout, previous = Throughout(progress, plan["read_nbytes"]), list[ModelEvidence]()
+    try:
+        for composer.pair, (old, new) in enumerate(pairwise(checkpoints)):
+            session = first if composer.pair == 0 else _session(old, new, options)
+            run = Run(session, throughout, step=Step(composer, tuple(previous), len(plans)))
+            yield from run.records()
+            if run.tally.interrupted:
+                return
+            previous = [*(before._replace(extras={}) for before in previous), run.model]
+    finally:
+        throughout.end()
+
+
+class Step(NamedTuple):
+    """The place of a run in a trajectory: who numbers its records, the pairs before it, and how many there are in all."""
+
+    composer: Composer
+    previous: tuple[ModelEvidence, ...]
+    count: int
 
 
 def _not_failed(pairs: Iterable[TensorPair], old: Checkpoint, new: Checkpoint) -> tuple[TensorPair, ...]:
@@ -84,12 +127,14 @@ def inspect(
 class Run:
     """One run from header to summary."""
 
-    def __init__(self, session: Session, progress: Progress, inspecting: bool = False) -> None:
+    def __init__(self, session: Session, progress: Progress, inspecting: bool = False, step: Step | None = None) -> None:
         self.session, self.options, self.progress, self.inspecting = session, session.options, progress, inspecting
-        self.composer = Composer(session.run_id())
+        self.composer = step.composer if step else Composer(run_id((session.old, session.new), session.options))
+        self.has_header = step is None
         self.tally, self.layers = Tally(), Layers(session.pairs)
         self.digests: list[Digest] = []
-        self.context = RunContext(session.old, session.new, session.pairs)
+        place = (step.previous, len(step.previous), step.count) if step else ()
+        self.context = RunContext(session.old, session.new, session.pairs, *place)
         self.model = ModelEvidence(self.digests, {}, {}, {}, self.context)
         self.held: list[dict[str, Any]] = []
         self.states: dict[int, States] = {}
@@ -101,11 +146,12 @@ class Run:
         self.functions = {scope: functions(analyses, scope) for scope in ("tensor", "layer", "model")}
         self.started = time.perf_counter()
 
-    def records(self) -> Iterator[Record]:
+    def records(self) -> Generator[Record]:
         """All records in order; Ctrl-C ends them with an `interrupted` summary."""
         session = self.session
         try:
-            yield self.composer.header(session.old, session.new, self.options.identity(), session.plan_info())
+            if self.has_header:
+                yield self.composer.header((session.old, session.new), self.options.identity(), session.plan_info())
             yield from self._before()
             yield from self._scan()
             yield from self._after()

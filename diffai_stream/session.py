@@ -57,21 +57,23 @@ class Session:
             "worker_count": workers,
         }
 
-    def run_id(self) -> str:
-        """Hash of the inputs (path as given, sizes, indexes) and of the options that can change a figure."""
-        from xxhash import xxh3_64
 
-        digest = xxh3_64()
-        for part in self._identity():
-            digest.update(repr(part).encode("utf-8", "surrogatepass"))
-        return digest.hexdigest()
+def run_id(checkpoints: Iterable[Checkpoint], options: Options) -> str:
+    """Hash of the inputs (path as given, sizes, indexes) and of the options that can change a figure."""
+    from xxhash import xxh3_64
 
-    def _identity(self) -> Iterator[object]:
-        for checkpoint in (self.old, self.new):
-            yield checkpoint.path, [stamp.nbytes for stamp in checkpoint.stamps.values()]
-            for entry in checkpoint.tensors:
-                yield entry.name, entry.shape, entry.encoding
-        yield sorted(self.options.identity().items())
+    digest = xxh3_64()
+    for part in _identity(checkpoints, options):
+        digest.update(repr(part).encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()
+
+
+def _identity(checkpoints: Iterable[Checkpoint], options: Options) -> Iterator[object]:
+    for checkpoint in checkpoints:
+        yield checkpoint.path, [stamp.nbytes for stamp in checkpoint.stamps.values()]
+        for entry in checkpoint.tensors:
+            yield entry.name, entry.shape, entry.encoding
+    yield sorted(options.identity().items())
 
 
 def prepare(

@@ -74,12 +74,22 @@ class Analysis:
 
 @dataclass
 class RunContext:
-    """What is compared, beyond the tensors: both checkpoints, what lies beside them, and the pairs before in a trajectory."""
+    """What is compared, beyond the tensors: both checkpoints, what lies beside them, and the pairs before in a trajectory.
+
+    Of `count` pairs this is number `index`; of those before, what was `kept` is at hand for the last one only.
+    """
 
     old: Checkpoint
     new: Checkpoint
     pairs: Sequence[Any] = ()
     previous: Sequence[ModelEvidence] = field(default_factory=tuple)
+    index: int = 0
+    count: int = 1
+
+    @property
+    def is_last(self) -> bool:
+        """Whether no pair follows."""
+        return self.index + 1 == self.count
 
     @cached_property
     def layers(self) -> dict[str, list[Any]]:

@@ -56,7 +56,7 @@ class DefaultGroup(click.Group):
 
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the commands and, because it is the default, the options of `compare`."""
-        formatter.write_usage(ctx.command_path, "OLD NEW [OPTIONS]")
+        formatter.write_usage(ctx.command_path, "OLD NEW ... [OPTIONS]")
         formatter.write_usage(ctx.command_path, "COMMAND ...", prefix="       ")
         self.format_help_text(ctx, formatter)
         self.format_commands(ctx, formatter)

@@ -9,30 +9,30 @@ import click
 from diffai_stream.cli.options import analysis_options, chosen_options, printing, record_options
 from diffai_stream.cli.parameters import CheckpointPath
 from diffai_stream.cli.sections import SectionCommand
-from diffai_stream.errors import UsageError
 from diffai_stream.storage.read_ahead import start_early
+from diffai_stream.trajectory import expanded
 
 if TYPE_CHECKING:
     from diffai_stream.report.progress import Progress
 
 HELP = """Compare two checkpoints, reading each byte once and holding none.
 
-OLD and NEW are files or directories. Records go to standard output as they become known, everything else to standard
+OLD and NEW are files or directories. Of more than two, or of a directory of checkpoint-<step>, each is compared with the
+one before it. Records go to standard output as they become known, everything else to standard
 error. The exit status is 0 when the weights are equal, 1 when they differ, 2 in trouble.
 """
 EPILOG = "Each option has a mirror in the environment: DIFFAI_OUTPUT=json is --output json."
 
 
-def _compare(old: str, new: str | None, **values: Any) -> int:
-    if new is None:
-        raise UsageError(f"a comparison needs two checkpoints; diffai inspect {old} shows what is in one")
+def _compare(checkpoints: tuple[str, ...], **values: Any) -> int:
     options, how = chosen_options(values), printing(values)
-    start_early((old, new))
+    paths = expanded(checkpoints)
+    start_early(paths[:2])
     from diffai_stream import pipeline
     from diffai_stream.cli.printing import print_records
 
     def records(progress: Progress) -> Any:
-        return pipeline.compare(old, new, options, progress=progress)
+        return pipeline.compare(*paths, options=options, progress=progress)
 
     return print_records(records, how, options.top)
 
@@ -42,10 +42,9 @@ compare = SectionCommand(
     callback=_compare,
     help=HELP,
     epilog=EPILOG,
-    short_help="Compare two checkpoints (the default).",
+    short_help="Compare two checkpoints, or several in a row (the default).",
     params=[
-        click.Argument(["old"], type=CheckpointPath()),
-        click.Argument(["new"], type=CheckpointPath(), required=False, metavar="NEW"),
+        click.Argument(["checkpoints"], type=CheckpointPath(), nargs=-1, required=True, metavar="OLD NEW ..."),
         *analysis_options(),
         *record_options(),
     ],

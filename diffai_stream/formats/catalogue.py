@@ -212,7 +212,7 @@ def _no_weights(path: str) -> FormatError:
         listing = sorted(os.scandir(path), key=lambda item: item.name)
     except OSError as error:
         return file_error(path, error)
-    inside = [item.name for item in listing if _may_hold_weights(item)]
+    inside = [item.name for item in listing if holds_weights(item.path)]
     if inside:
         return FormatError(f"no weights at the top of this directory; name one inside it: {listed(inside)}", path=path)
     names = listed([item.name for item in listing], 5)
@@ -223,8 +223,9 @@ def _no_weights(path: str) -> FormatError:
     return FormatError(f"no weights in this directory (looked for {looked}); it holds {names or 'nothing'}", path=path)
 
 
-def _may_hold_weights(item: os.DirEntry[str]) -> bool:
+def holds_weights(path: str) -> bool:
+    """Whether a format claims the directory at a path."""
     try:
-        return item.is_dir() and _by_content(item.path, b"") is not None
+        return os.path.isdir(path) and _by_content(path, b"") is not None
     except (OSError, FormatError):
         return False

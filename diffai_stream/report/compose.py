@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from diffai_stream._version import __version__
@@ -17,25 +17,28 @@ DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat1
 
 
 class Composer:
-    """Numbers the records of a run and puts in what every record carries."""
+    """Numbers the records of a run and puts in what every record carries; `pair` where there are several."""
 
     def __init__(self, run_id: str) -> None:
         self.run_id = run_id
+        self.pair: int | None = None
         self._seq = 0
 
     def record(self, kind: str, fields: Mapping[str, Any]) -> dict[str, Any]:
         """A record of a type."""
-        return {"schema_version": SCHEMA_VERSION, "run_id": self.run_id, "seq": self.next_seq(), "type": kind, **fields}
+        pair = {} if self.pair is None else {"pair": self.pair}
+        return {"schema_version": SCHEMA_VERSION, "run_id": self.run_id, "seq": self.next_seq(), "type": kind, **pair, **fields}
 
     def next_seq(self) -> int:
         """The number of the next record."""
         self._seq += 1
         return self._seq - 1
 
-    def header(self, old: Checkpoint, new: Checkpoint, options: dict[str, Any], plan: dict[str, Any]) -> dict[str, Any]:
-        """The first record."""
+    def header(self, checkpoints: Sequence[Checkpoint], options: dict[str, Any], plan: dict[str, Any]) -> dict[str, Any]:
+        """The first record, about two checkpoints or more."""
         tool = {"name": "diffai_stream", "version": __version__}
-        sides = {"old": checkpoint_info(old), "new": checkpoint_info(new)}
+        told = [checkpoint_info(checkpoint) for checkpoint in checkpoints]
+        sides: dict[str, Any] = {"old": told[0], "new": told[-1], **({"checkpoints": told} if len(told) > 2 else {})}
         return self.record("header", {"tool": tool, **sides, "options": options, "plan": plan})
 
     def finding(self, analysis: str, found: Finding | Skipped) -> dict[str, Any]:

@@ -18,6 +18,7 @@ _STYLES: Final = {
     "failed": "bold red",
     "interrupted": "bold red",
 }
+_MOST_PATHS: Final = 4
 _STATUSES: Final = ("changed", "added", "removed", "reshaped", "retyped")
 
 
@@ -26,7 +27,10 @@ def render_header(page: Page, header: Record) -> None:
     old, new = header["old"], header["new"]
     paths = [checkpoint["path"] for checkpoint in header.get("checkpoints") or (old, new)]
     arrow = f" {page.symbols.arrow} "
-    title = Text(arrow, style="dim").join(Text(page.name(path), style="bold") for path in paths)
+    shown = [Text(page.name(path), style="bold") for path in paths]
+    if len(shown) > _MOST_PATHS:
+        shown = [shown[0], Text(f"{page.symbols.ellipsis} {len(shown) - 2} more {page.symbols.ellipsis}", style="dim"), shown[-1]]
+    title = Text(arrow, style="dim").join(shown)
     page.paragraph(title, indent=2)
     parts = [
         _both(page, page.name(old["format"]), page.name(new["format"])),

@@ -23,7 +23,7 @@ ROOMS = [  # a module imports its own room and those before it; longer names are
     ["engine"],
     ["analyses"],
     ["report"],
-    ["session", "verdict", "testing"],
+    ["session", "verdict", "testing", "trajectory"],
     ["pipeline"],
     ["warmup"],
     ["doctor", "cli"],

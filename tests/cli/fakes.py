@@ -55,8 +55,8 @@ class FakePipeline(types.ModuleType):
         self.calls = []
         self.is_closed = False
 
-    def compare(self, old, new, options=None, *, progress=None, **overrides):
-        self.calls.append((old, new, options))
+    def compare(self, *checkpoints, options=None, progress=None, **overrides):
+        self.calls.append((*checkpoints, options))
         return self._run(progress)
 
     def inspect(self, path, options=None, *, progress=None, **overrides):
