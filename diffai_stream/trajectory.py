@@ -32,7 +32,7 @@ def expanded(paths: Sequence[str]) -> list[str]:
             found.append(path)
     if len(several) > 1:
         raise UsageError(
-            f"{several[0]} and {several[1]} both hold several checkpoints; name one checkpoint in each, or one of the directories"
+            f"{several[0]} and {several[1]} both hold several checkpoints; name one checkpoint in each, or one directory"
         )
     if len(found) < 2:
         raise UsageError(_too_few(paths, several))

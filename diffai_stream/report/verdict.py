@@ -29,7 +29,7 @@ def render_header(page: Page, header: Record) -> None:
     arrow = f" {page.symbols.arrow} "
     shown = [Text(page.name(path), style="bold") for path in paths]
     if len(shown) > _MOST_PATHS:
-        shown = [shown[0], Text(f"{page.symbols.ellipsis} {len(shown) - 2} more {page.symbols.ellipsis}", style="dim"), shown[-1]]
+        shown[1:-1] = [Text(f"{len(shown) - 2} more", style="dim")]
     title = Text(arrow, style="dim").join(shown)
     page.paragraph(title, indent=2)
     parts = [
