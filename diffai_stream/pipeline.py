@@ -100,7 +100,7 @@ class Step(NamedTuple):
 
     composer: Composer
     previous: tuple[ModelEvidence, ...]
-    count: int
+    pair_count: int
 
 
 def _not_failed(pairs: Iterable[TensorPair], old: Checkpoint, new: Checkpoint) -> tuple[TensorPair, ...]:
@@ -133,7 +133,7 @@ class Run:
         self.has_header = step is None
         self.tally, self.layers = Tally(), Layers(session.pairs)
         self.digests: list[Digest] = []
-        place = (step.previous, len(step.previous), step.count) if step else ()
+        place = (step.previous, len(step.previous), step.pair_count) if step else ()
         self.context = RunContext(session.old, session.new, session.pairs, *place)
         self.model = ModelEvidence(self.digests, {}, {}, {}, self.context)
         self.held: list[dict[str, Any]] = []
