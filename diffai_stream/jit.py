@@ -8,22 +8,25 @@ compiled: see `native.py`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import numba
 import numpy as np
 from llvmlite import ir
 from numba import carray, types
+from numba.core.codegen import JITCodeLibrary, JITCPUCodegen
+from numba.core.compiler_lock import global_compiler_lock
+from numba.core.runtime.context import NRTContext
 from numba.extending import intrinsic, overload
 
-from diffai_stream.native import PLACES, cache_folder, key_of
+from diffai_stream.native import PLACES
 
 __all__ = [
     "carray",
     "compile_object",
     "inlined",
-    "kernel",
     "matrix",
     "number",
     "overload",
@@ -35,39 +38,61 @@ __all__ = [
 ]
 
 F = TypeVar("F", bound=Callable[..., Any])
+INNER = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 OPTIONS = {"nogil": True, "parallel": False, "boundscheck": False, "error_model": "numpy"}
 
 
-def kernel(function: F) -> F:
-    """Compile a loop on first use and keep it on disk when a folder is writable: for statistics off the main road."""
-    folder, before = cache_folder(), numba.config.CACHE_DIR
-    try:
-        if folder is not None:
-            module = function.__module__  # numba looks at the time of this file alone, not at what it imports
-            numba.config.CACHE_DIR = str(
-                folder / f"{module.rpartition('.')[2]}-{key_of(module)}"
-            )  # other packages keep their own
-        return numba.njit(cache=folder is not None, **OPTIONS)(function)  # type: ignore[no-any-return]
-    finally:
-        numba.config.CACHE_DIR = before
-
-
 def part(function: F) -> F:
-    """Compile a loop that only kernels and entries call: it is kept inside them, not by itself."""
-    return numba.njit(**OPTIONS)(function)  # type: ignore[no-any-return]
+    """Compile a loop that only kernels and entries call: it is kept inside them, and cannot be called from Python."""
+    return numba.njit(**OPTIONS, **INNER)(function)  # type: ignore[no-any-return]
 
 
 def inlined(function: F) -> F:
-    """A piece of a kernel that takes many buffers: put into its caller, because passing them costs more than the work."""
-    return numba.njit(inline="always", **OPTIONS)(function)  # type: ignore[no-any-return]
+    """A piece of a loop, put into its caller by the compiler."""
+    return numba.njit(forceinline=True, **OPTIONS, **INNER)(function)  # type: ignore[no-any-return]
 
 
 def compile_object(function: Callable[..., None]) -> tuple[str, bytes]:
     """(symbol, object code) of an entry: a function of a pointer to int64, unless its `signature` says otherwise."""
     signature = getattr(function, "signature", types.void(types.CPointer(types.int64)))
-    compiled = numba.cfunc(signature, nopython=True, error_model="numpy")(function)
-    library = compiled._library
+    with _once():
+        compiled = numba.cfunc(signature, nopython=True, error_model="numpy")(function)
+        library = compiled._library
+        library._ensure_finalized()  # links what it calls
+    for inner in library._final_module.functions:
+        if not inner.is_declaration and inner.name != compiled.native_name:
+            inner.linkage = "internal"  # nobody else calls it: it loses the arguments that it does not use, or is inlined
+    library._optimize_final_module()
     return compiled.native_name, library.codegen._tm.emit_object(library._final_module)
+
+
+@contextmanager
+def _once() -> Iterator[None]:
+    """Optimize and emit nothing meanwhile: numba would do it for each function and again with all that call it.
+
+    Nothing is counted as referenced either: the arrays of an entry belong to its caller.
+    """
+
+    def collect(library: Any) -> None:
+        library._finalize_dynamic_globals()
+        library._finalized = True
+
+    replaced: dict[tuple[type, str], Any] = {
+        (JITCodeLibrary, "_optimize_final_module"): lambda library: None,
+        (JITCodeLibrary, "_finalize_final_module"): collect,
+        (JITCodeLibrary, "get_pointer_to_function"): lambda library, name: 0,
+        (JITCPUCodegen, "set_env"): lambda codegen, name, environment: None,
+        (NRTContext, "_call_incref_decref"): lambda context, builder, kind, value, name: None,
+    }
+    with global_compiler_lock:
+        kept = {place: getattr(*place) for place in replaced}
+        try:
+            for (owner, name), method in replaced.items():
+                setattr(owner, name, method)
+            yield
+        finally:
+            for (owner, name), method in kept.items():
+                setattr(owner, name, method)
 
 
 @intrinsic  # type: ignore[untyped-decorator]

@@ -49,6 +49,13 @@ class Tile(NamedTuple):
     stored: tuple[Stored | None, Stored | None] = (None, None)
 
 
+def same_type(tile: Tile) -> tuple[Floats, Floats]:
+    """Both sides of a tile in the wider type of the two."""
+    dtype = np.result_type(tile.old, tile.new)
+    with np.errstate(invalid="ignore"):  # widening a signalling NaN
+        return tile.old.astype(dtype, copy=False), tile.new.astype(dtype, copy=False)
+
+
 @dataclass(frozen=True)
 class Statistic(ABC, Generic[S]):
     """A mergeable computation over the tiles of a tensor.

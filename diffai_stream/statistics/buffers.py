@@ -29,18 +29,18 @@ class Rules(NamedTuple):
 
 
 class Work(NamedTuple):
-    """Buffers and tables of one thread, allocated once. `x`, `y`, `d`, `lanes` have the tile dtype, `wide_*` are float64."""
+    """Buffers and tables of one thread, allocated once. Tiles and tails have the tile dtype, `wide_*` are float64."""
 
     x: Any
     y: Any
     d: Any
-    lanes: Any
+    tails: Any
     wide_x: Any
     wide_y: Any
     wide_d: Any
-    wide_lanes: Any
+    wide_tails: Any
+    out: Any  # what a loop over a block found
     five: Any
-    before: Any
     leaf: Any
     stack: Any
     table_old: Any
@@ -51,6 +51,7 @@ class Work(NamedTuple):
     groups_new: Any
     groups_delta: Any
     key_order: Any
+    bytes: Any  # stands for the bytes of tiles that have none
 
 
 class Histograms(NamedTuple):

@@ -12,9 +12,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from diffai_stream.encodings.base import DecodeKind, Encoding
-from diffai_stream.statistics.base import Statistic, Tile
-from diffai_stream.statistics.kernels.casts import FIELDS, count_casts, low_bits, round_values
+from diffai_stream.native import Entry
+from diffai_stream.statistics.base import Statistic, Tile, same_type
 from diffai_stream.statistics.layout import View
+
+_MODULE = "diffai_stream.statistics.kernels.casts"
+round_values = Entry(_MODULE, "round_values64")
+count_casts32, count_casts64 = Entry(_MODULE, "count_casts32"), Entry(_MODULE, "count_casts64")
+or_words = Entry(_MODULE, "or_words")
 
 UNSIGNED_SCALE = "F8_E8M0"  # powers of two without sign or zero: nothing is cast to it element by element
 
@@ -62,7 +67,7 @@ def rounded(values: ArrayLike, grid: FloatGrid, toward_zero: bool = False, satur
     flat = np.ascontiguousarray(values, np.float64).reshape(-1)
     out = np.empty(flat.size)
     overflow = grid.max_finite if saturating else inf if grid.has_infinity else nan
-    round_values(flat, grid.min_exponent, grid.mantissa_bits, grid.max_finite, overflow, toward_zero, out)
+    round_values(flat, grid.min_exponent, grid.mantissa_bits, float(grid.max_finite), float(overflow), toward_zero, out)
     return out
 
 
@@ -81,7 +86,11 @@ def is_narrowing(old: Encoding, new: Encoding) -> bool:
 
 
 def _low_bits(raw: NDArray[np.uint8], encoding: Encoding) -> int:
-    return int(low_bits(raw.view(np.uint32))) if encoding.kind == DecodeKind.F32 else -1
+    if encoding.kind != DecodeKind.F32:
+        return -1
+    found = np.empty(1, np.int64)
+    or_words(raw.view(np.uint32), found)
+    return int(found[0]) & 0xFFFF
 
 
 def _joined(left: int, right: int) -> int:
@@ -97,15 +106,17 @@ class CastCounts(Statistic[CastState]):
 
     def empty(self) -> CastState:
         """No pair."""
-        return CastState(np.zeros(FIELDS, np.int64), (-1, -1), None)
+        return CastState(np.zeros(len(CastField), np.int64), (-1, -1), None)
 
     def update(self, state: CastState, tile: Tile) -> CastState:
         """Count the pairs of a tile."""
         narrowing = is_narrowing(tile.encoding_old, tile.encoding_new)
-        counts = np.zeros(FIELDS, np.int64)
+        counts = np.zeros(len(CastField), np.int64)
         if narrowing:
             grid = grid_of(tile.encoding_new)
-            count_casts(tile.old, tile.new, grid.min_exponent, grid.mantissa_bits, grid.max_finite, counts)
+            old, new = same_type(tile)
+            count_casts = count_casts32 if old.dtype == np.float32 else count_casts64
+            count_casts(old, new, grid.min_exponent, grid.mantissa_bits, float(grid.max_finite), counts)
         low = (_low_bits(tile.raw_old, tile.encoding_old), _low_bits(tile.raw_new, tile.encoding_new))
         return self.merge(state, CastState(counts, low, narrowing))
 

@@ -32,8 +32,12 @@ COARSE_SHIFT = 6  # a layer's histogram keeps the top 10 bits: 1,024 keys
 COARSE_KEYS = KEYS >> COARSE_SHIFT
 
 LEAF_NUMEL = 32_768
+ULP_FIRST_KEY = 0x3F80  # the key of a distance of one unit in the last place
 BLOCK = 2048  # elements a kernel works on at a time, so that tiles stay in the first-level cache
 LEAF = 19  # columns of a leaf's state: three views of five moments, then dot, old squares, new squares, abs
+OUT = 24  # numbers a loop over a block can find
+POWERS = 8  # numbers that are stored at once where moments of order 0 to 4 are made
+TAIL = 16  # elements of a tail: what is left of a block after whole vectors, filled up with zeros
 NONE, PATTERN16, PATTERN8, KEY = range(4)  # how a side is counted: not, by its 16- or 8-bit codes, by float32 keys
 
 

@@ -14,9 +14,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from diffai_stream.statistics.base import Statistic, Tile
-from diffai_stream.statistics.kernels.row_sums import WIDTH, sum_pieces
+from diffai_stream.native import Entry
+from diffai_stream.statistics.base import Statistic, Tile, same_type
 from diffai_stream.statistics.layout import LEAF_NUMEL, View
+
+_MODULE = "diffai_stream.statistics.kernels.row_sums"
+sum_pieces32, sum_pieces64 = Entry(_MODULE, "sum_pieces32"), Entry(_MODULE, "sum_pieces64")
 
 MAX_ROWS = 1 << 20
 DEAD_RATIO = 1e-6
@@ -82,11 +85,10 @@ class RowSums(Statistic[RowPieces]):
             return self.merge(state, RowPieces((), tile.shape))
         stop = tile.first + tile.old.size
         cuts = np.append(piece_starts(tile.shape, tile.first, stop), stop) - tile.first
-        dtype = np.result_type(tile.old, tile.new)
-        block = np.empty((cuts.size - 1, WIDTH))
-        with np.errstate(invalid="ignore"):  # widening a signalling NaN
-            old, new = tile.old.astype(dtype, copy=False), tile.new.astype(dtype, copy=False)
-        sum_pieces(old, new, cuts, block)
+        block = np.empty((cuts.size - 1, len(RowField)))
+        old, new = same_type(tile)
+        sum_pieces = sum_pieces32 if old.dtype == np.float32 else sum_pieces64
+        sum_pieces(old, new, cuts, np.empty(8), block)
         return self.merge(state, RowPieces((block,), tile.shape))
 
     def merge(self, left: RowPieces, right: RowPieces) -> RowPieces:
@@ -97,9 +99,9 @@ class RowSums(Statistic[RowPieces]):
         """`rows`: float64[R, 9], see RowField; a tensor with fewer than two axes, or never seen, has none."""
         shape = state.shape
         if shape is None or len(shape) < 2:
-            return {"rows": np.zeros((0, WIDTH))}
+            return {"rows": np.zeros((0, len(RowField)))}
         if not state.blocks:
-            return {"rows": np.zeros((prod(shape[:-1]), WIDTH))}
+            return {"rows": np.zeros((prod(shape[:-1]), len(RowField)))}
         pieces = np.concatenate(state.blocks)
         return {"rows": pieces if shape[-1] <= LEAF_NUMEL else _by_row(pieces, shape)}
 

@@ -17,9 +17,23 @@ from diffai_stream.encodings.base import DecodeKind, Encoding
 from diffai_stream.native import Packed, pack
 from diffai_stream.statistics.buffers import Histograms, Rules, Side, Work
 from diffai_stream.statistics.entries import merge_rows, moments_of_runs, scan_pair32, scan_pair64
-from diffai_stream.statistics.layout import BLOCK, KEY, KEYS, LEAF, NONE, PATTERN8, PATTERN16, ROW_WIDTH, VIEW_WIDTH, View
+from diffai_stream.statistics.layout import (
+    BLOCK,
+    KEY,
+    KEYS,
+    LEAF,
+    NONE,
+    OUT,
+    PATTERN8,
+    PATTERN16,
+    POWERS,
+    ROW_WIDTH,
+    TAIL,
+    View,
+)
 
 Bytes = NDArray[np.uint8]
+CACHE_LINE = 64
 STACK = 48  # levels of the tree over leaves: 2^48 leaves are enough
 
 
@@ -138,25 +152,34 @@ def _value_order(values: NDArray[np.float64], encoding: Encoding) -> NDArray[np.
     return np.argsort(values, kind="stable").astype(np.uint16)
 
 
+def aligned(size: int, dtype: type) -> NDArray[Any]:
+    """Zeros that begin at a cache line, so that no vector lies across two."""
+    nbytes = size * np.dtype(dtype).itemsize
+    room = np.zeros(nbytes + CACHE_LINE, np.uint8)
+    start = -room.ctypes.data % CACHE_LINE
+    return room[start : start + nbytes].view(dtype)
+
+
 class Scanner:
     """One thread's buffers and tables for the scan kernel."""
 
     def __init__(self) -> None:
         self._work: dict[type, tuple[Work, Packed]] = {}
-        self._shared: dict[str, list[NDArray[Any]]] = {
-            "wide": [np.zeros(size) for size in (BLOCK, BLOCK, BLOCK, 256)],
-            "state": [np.zeros(5), np.zeros(VIEW_WIDTH), np.zeros(LEAF), np.zeros((STACK, LEAF))],
-            "tables": [np.zeros(2 * KEYS, np.uint32) for _ in range(4)],
-            "groups": [np.zeros(KEYS // 64, np.uint8) for _ in range(3)],
-        }
+        self._shared: list[NDArray[Any]] = [
+            *(aligned(size, np.float64) for size in (BLOCK, BLOCK, BLOCK, 2 * TAIL)),
+            *(aligned(size, np.float64) for size in (OUT, POWERS, LEAF, STACK * LEAF)),
+            *(aligned(2 * KEYS, np.uint32) for _ in range(4)),
+            *(aligned(KEYS // 64, np.uint8) for _ in range(3)),
+            key_domain().walk,
+            aligned(1, np.uint8),
+        ]
+        self._shared[7] = self._shared[7].reshape(STACK, LEAF)
 
     def work(self, dtype: type) -> Packed:
         """The buffers for tiles of float32 or float64; tables are shared by both."""
         if dtype not in self._work:
-            tiles: list[NDArray[Any]] = [np.zeros(size, dtype) for size in (BLOCK, BLOCK, BLOCK, 256)]
-            parts = self._shared
-            arrays = (*parts["wide"], *parts["state"], *parts["tables"], *parts["groups"], key_domain().walk)
-            work = Work(*tiles, *arrays)
+            tiles = (aligned(size, dtype) for size in (BLOCK, BLOCK, BLOCK, 2 * TAIL))
+            work = Work(*tiles, *self._shared)
             self._work[dtype] = work, Packed(pack(work))
         return self._work[dtype][1]
 

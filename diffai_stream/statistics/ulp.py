@@ -14,10 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffai_stream.encodings.base import DecodeKind, Encoding
+from diffai_stream.native import Entry
 from diffai_stream.statistics.base import Statistic, Tile
-from diffai_stream.statistics.kernels.ulp import FIRST_KEY, ULP_KEYS, count_distances
-from diffai_stream.statistics.layout import View
+from diffai_stream.statistics.layout import ULP_FIRST_KEY, View
 
+_MODULE = "diffai_stream.statistics.kernels.ulp"
+count_distances = {
+    2: Entry(_MODULE, "count_distances16"),
+    4: Entry(_MODULE, "count_distances32"),
+    8: Entry(_MODULE, "count_distances64"),
+}  # by the bytes of a code
+
+ULP_KEYS = 0x5F80 - ULP_FIRST_KEY + 2  # up to a distance of 2^64; 0 has a place of its own before that of 1
 Codes = NDArray[np.unsignedinteger]
 _CODES = {64: np.uint64, 32: np.uint32, 16: np.uint16}
 
@@ -52,7 +60,7 @@ def _distance_at(key: int) -> int:
     """The distance that a key stands for: itself up to 256, then the middle of the key's range."""
     if key == 0:
         return 0
-    edge = int(np.array((key - 1 + FIRST_KEY) << 16, np.uint32).view(np.float32))
+    edge = int(np.array((key - 1 + ULP_FIRST_KEY) << 16, np.uint32).view(np.float32))
     return edge if edge < 256 else edge + edge // 256
 
 
@@ -73,8 +81,9 @@ class UlpDistance(Statistic[UlpCounts]):
             return UlpCounts(state.counts, state.largest, False)
         counts = np.zeros(ULP_KEYS, np.int64)
         old, bits, infinity = _codes(tile.raw_old, encoding)
-        largest = count_distances(old, _codes(tile.raw_new, encoding)[0], np.int64(bits), np.int64(infinity), counts)
-        return self.merge(state, UlpCounts(np.trim_zeros(counts, "b"), int(largest), True))
+        new, largest = _codes(tile.raw_new, encoding)[0], np.empty(1, np.uint64)
+        count_distances[old.itemsize](old, new, bits, infinity, counts, largest)
+        return self.merge(state, UlpCounts(np.trim_zeros(counts, "b"), int(largest[0]), True))
 
     def merge(self, left: UlpCounts, right: UlpCounts) -> UlpCounts:
         """Counts add up."""

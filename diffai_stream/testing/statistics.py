@@ -19,23 +19,13 @@ from numpy.typing import NDArray
 
 from diffai_stream.encodings.base import Encoding
 from diffai_stream.encodings.catalogue import ENCODINGS
-from diffai_stream.encodings.kernels.plain import decode32, decode64
+from diffai_stream.encodings.decode import decoded
 from diffai_stream.statistics.base import Statistic, Tile
 from diffai_stream.statistics.layout import leaf_numel
 
 Bytes = NDArray[np.uint8]
 PAIRS = (("F32", "F32"), ("BF16", "BF16"), ("F32", "F8_E4M3"), ("F64", "F16"), ("I64", "U8"))
 SHAPES = ((), (1,), (0,), (0, 4), (4, 0), (5, 3), (3, 50_001), (300, 512), (100_003,))
-
-
-def decoded(raw: Bytes, encoding: Encoding, numel: int) -> NDArray[Any]:
-    """Values of raw bytes, in the encoding's tile dtype."""
-    out = np.empty(numel, encoding.tile_dtype)
-    if encoding.tile_dtype is np.float32:
-        decode32(int(encoding.kind), raw, encoding.table(), out)
-    else:
-        decode64(int(encoding.kind), raw, encoding.table(), out)
-    return out
 
 
 def hostile_bytes(encoding: Encoding, numel: int, seed: int = 0) -> Bytes:

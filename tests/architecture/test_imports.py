@@ -13,7 +13,7 @@ PACKAGE = Path(diffai_stream.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 ROOMS = [  # a module imports its own room and those before it; longer names are taken out of shorter ones
     ["errors", "_version", "options"],
-    ["linker", "native", "jit"],
+    ["linker", "native", "jit", "vectors"],
     ["storage"],
     ["encodings"],
     ["formats"],

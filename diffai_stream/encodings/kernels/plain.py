@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from diffai_stream.jit import kernel, overload, part, types
+from diffai_stream.jit import number, overload, part, types, vector
 
 u16, u32, f32 = np.uint16, np.uint32, np.float32
 
@@ -58,7 +58,7 @@ def widen(values, out):
         out[i] = values[i]
 
 
-@kernel
+@part
 def decode32(kind, raw, table, out):
     """float32 out[n] of the n elements in the bytes `raw`; `table` holds the values of 8-bit codes."""
     n = raw.size // itemsize(kind)
@@ -78,7 +78,7 @@ def decode32(kind, raw, table, out):
     return n
 
 
-@kernel
+@part
 def decode64(kind, raw, table, out):
     """float64 out[n] of the n elements in the bytes `raw`, for every kind."""
     n = raw.size // itemsize(kind)
@@ -114,7 +114,7 @@ def decode64(kind, raw, table, out):
 
 def decode(kind, raw, table, out):
     """decode32 or decode64, by the element type of `out`: for use inside kernels, resolved when they are compiled."""
-    raise TypeError("decode is for compiled kernels; call decode32 or decode64")
+    raise TypeError("decode is for compiled kernels; see encodings/decode.py")
 
 
 @overload(decode)
@@ -122,3 +122,13 @@ def _decode(kind, raw, table, out):
     if out.dtype == types.float32:
         return lambda kind, raw, table, out: decode32(kind, raw, table, out)
     return lambda kind, raw, table, out: decode64(kind, raw, table, out)
+
+
+def decode_plain32(b):
+    """decode_plain32: kind, raw, table, out of float32."""
+    decode32(number(b, 0), vector(b, 1, np.uint8), vector(b, 2, np.float32), vector(b, 3, np.float32))
+
+
+def decode_plain64(b):
+    """decode_plain64: kind, raw, table, out of float64."""
+    decode64(number(b, 0), vector(b, 1, np.uint8), vector(b, 2, np.float32), vector(b, 3, np.float64))

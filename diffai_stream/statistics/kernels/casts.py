@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from diffai_stream.jit import kernel, part
+from diffai_stream.jit import number, part, real, vector
 
-i64 = np.int64
+i64, f32, f64, u32 = np.int64, np.float32, np.float64, np.uint32
 
-FIELDS = 9
-N, FINITE, EQUAL, RNE, TRUNCATED, OVERFLOW, SATURATED, FLUSHED, SUBNORMAL = range(FIELDS)
+N, FINITE, EQUAL, RNE, TRUNCATED, OVERFLOW, SATURATED, FLUSHED, SUBNORMAL = range(9)
 
 
 @part
@@ -34,7 +33,7 @@ def nearest(steps):
     return (steps + magic) - magic
 
 
-@kernel
+@part
 def round_values(x, min_exponent, mantissa_bits, max_finite, overflow, toward_zero, out):
     """out[i] = x[i] on the grid; what rounds beyond max_finite becomes `overflow`, with its sign. Inf and NaN stay."""
     for i in range(x.size):
@@ -47,7 +46,7 @@ def round_values(x, min_exponent, mantissa_bits, max_finite, overflow, toward_ze
         out[i] = np.copysign(overflow if magnitude > max_finite else magnitude, value)
 
 
-@kernel
+@part
 def count_casts(x, y, min_exponent, mantissa_bits, max_finite, counts):
     """Add to counts[0:9] what the pairs of x and y, a value of the grid, are; see casts.CastField.
 
@@ -83,10 +82,31 @@ def count_casts(x, y, min_exponent, mantissa_bits, max_finite, counts):
     counts[SUBNORMAL] += subnormal
 
 
-@kernel
-def low_bits(words):
-    """OR of the low 16 bits of 32-bit words: 0 when float32 data holds bfloat16 values."""
-    found = np.uint32(0)
+@part
+def or_of(words):
+    """OR of 32-bit words."""
+    found = u32(0)
     for i in range(words.size):
-        found = np.uint32(found | words[i])
-    return i64(found) & i64(0xFFFF)
+        found = u32(found | words[i])
+    return i64(found)
+
+
+def round_values64(b):
+    """round_values: x, min_exponent, mantissa_bits, max_finite, overflow, toward_zero, out."""
+    grid = number(b, 1), number(b, 2), real(b, 3)
+    round_values(vector(b, 0, f64), *grid, real(b, 4), number(b, 5) != 0, vector(b, 6, f64))
+
+
+def count_casts32(b):
+    """count_casts of float32: x, y, min_exponent, mantissa_bits, max_finite, counts."""
+    count_casts(vector(b, 0, f32), vector(b, 1, f32), number(b, 2), number(b, 3), real(b, 4), vector(b, 5, i64))
+
+
+def count_casts64(b):
+    """count_casts of float64: x, y, min_exponent, mantissa_bits, max_finite, counts."""
+    count_casts(vector(b, 0, f64), vector(b, 1, f64), number(b, 2), number(b, 3), real(b, 4), vector(b, 5, i64))
+
+
+def or_words(b):
+    """or_of: words, out[1]."""
+    vector(b, 1, i64)[0] = or_of(vector(b, 0, u32))

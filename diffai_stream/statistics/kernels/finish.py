@@ -12,12 +12,9 @@ import math
 import numpy as np
 
 from diffai_stream.jit import part
-from diffai_stream.statistics.kernels.blocks import merge_moments
+from diffai_stream.statistics.kernels.rows import MAX, MIN, NAN, NEGINF, POSINF, ZERO, clear_view, merge_rows, take_range
 from diffai_stream.statistics.kernels.tables import key_of
-from diffai_stream.statistics.layout import AGREEMENT, PAIR_START, VIEW_WIDTH
-
-LOW, HIGH, ZERO, NAN, POSINF, NEGINF = 5, 6, 7, 8, 9, 10
-MAX, INDEX = PAIR_START + AGREEMENT.index("max_abs"), PAIR_START + AGREEMENT.index("max_index")
+from diffai_stream.statistics.layout import VIEW_WIDTH
 
 
 @part
@@ -29,9 +26,7 @@ def rank_of(key):
 @part
 def run_moments(keys, counts, values, row, at):
     """Fill a view's eleven columns of `row` from a run: exact counts and range, moments in two float64 passes."""
-    for c in range(VIEW_WIDTH):
-        row[at + c] = 0.0
-    row[at + LOW], row[at + HIGH] = np.inf, -np.inf
+    clear_view(row, at)
     n, total = 0.0, 0.0
     for i in range(keys.size):
         value, count = values[keys[i]], np.float64(counts[i])
@@ -45,7 +40,7 @@ def run_moments(keys, counts, values, row, at):
             n += count
             total += count * value
             row[at + ZERO] += count if value == 0 else 0.0
-            row[at + LOW], row[at + HIGH] = min(row[at + LOW], value), max(row[at + HIGH], value)
+            take_range(row, at, value, value)
     if n == 0:
         return
     mean = total / n
@@ -114,7 +109,7 @@ def quantiles_of_runs(ends, view, keys, counts, values, exact, rows, probabiliti
     at = view * VIEW_WIDTH
     for s in range(rows.shape[0]):
         start, end = ends[s - 1, view] if s else 0, ends[s, view]
-        low, high = rows[s, at + LOW], rows[s, at + HIGH]
+        low, high = rows[s, at + MIN], rows[s, at + MAX]
         run_quantiles(keys[start:end], counts[start:end], values, exact, low, high, probabilities, out[s])
 
 
@@ -178,21 +173,6 @@ def distances_of_runs(ends, keys_a, counts_a, values_a, keys_b, counts_b, values
         a, b = (ends[s - 1, 0], ends[s - 1, 1]) if s else (0, 0)
         c, d = ends[s, 0], ends[s, 1]
         distances(keys_a[a:c], counts_a[a:c], values_a, keys_b[b:d], counts_b[b:d], values_b, same, out[s])
-
-
-@part
-def merge_rows(into, other):
-    """Merge the state rows of two neighbouring parts of a tensor, `into` being the earlier one."""
-    for view in range(3):
-        at = view * VIEW_WIDTH
-        merge_moments(into, at, other, at)
-        into[at + LOW], into[at + HIGH] = min(into[at + LOW], other[at + LOW]), max(into[at + HIGH], other[at + HIGH])
-        for c in range(ZERO, VIEW_WIDTH):
-            into[at + c] += other[at + c]
-    for c in range(PAIR_START, MAX):
-        into[c] += other[c]
-    if other[MAX] > into[MAX]:
-        into[MAX], into[INDEX] = other[MAX], other[INDEX]
 
 
 @part

@@ -6,13 +6,14 @@ import numpy as np
 
 from diffai_stream.jit import matrix, number, real, vector
 from diffai_stream.statistics.kernels import finish
+from diffai_stream.statistics.kernels.rows import merge_rows as merge_two
 
 f8, i8, u2 = np.float64, np.int64, np.uint16
 
 
 def merge_rows(b):
     """merge_rows: into, other."""
-    finish.merge_rows(vector(b, 0, f8), vector(b, 1, f8))
+    merge_two(vector(b, 0, f8), vector(b, 1, f8))
 
 
 def moments_of_runs(b):

@@ -1,6 +1,6 @@
 """Sums over pieces of rows: squares, products, largest magnitudes and zeros of a pair, in float64.
 
-Sums go by explicit lanes, as in `blocks.py`, so that every CPU gives the same bits. A piece with NaN or infinities is
+Sums go by explicit lanes, as in `loops.py`, so that every CPU gives the same bits. A piece with NaN or infinities is
 summed again element by element, over the elements that are finite on both sides.
 """
 
@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from diffai_stream.jit import kernel, part
-from diffai_stream.statistics.kernels.blocks import count_zeros, fold, value_range
+from diffai_stream.jit import matrix, part, vector
+from diffai_stream.vectors import converted, larger, largest, load, splat, store, totals, viewed, where
 
-LANES = 16
-STEP = 4 * LANES  # fewer lanes are unrolled by the compiler before it can turn them into vectors: three times slower
-WIDTH = 9
-N, OLD2, NEW2, DELTA2, DOT, OLD_MAX, NEW_MAX, OLD_ZEROS, NEW_ZEROS = range(WIDTH)
+f32, f64, i64 = np.float32, np.float64, np.int64
+
+LANES = 8
+N, OLD2, NEW2, DELTA2, DOT, OLD_MAX, NEW_MAX, OLD_ZEROS, NEW_ZEROS = range(9)
+MAGNITUDE = i64(0x7FFFFFFFFFFFFFFF)  # all bits of a float64 but its sign
 
 
 @part
@@ -37,51 +38,52 @@ def sum_finite(x, y, start, stop, row):
 
 
 @part
-def sum_lanes(x, y, lanes, row):
-    """The four sums of whole steps, added to `row`; differences and products are taken in float64."""
-    lanes[:] = 0.0
-    for k in range(0, x.size, STEP):
-        a, b = x[k : k + STEP], y[k : k + STEP]
-        for i in range(LANES):
-            a0, a1, a2, a3 = np.float64(a[i]), np.float64(a[i + 16]), np.float64(a[i + 32]), np.float64(a[i + 48])
-            b0, b1, b2, b3 = np.float64(b[i]), np.float64(b[i + 16]), np.float64(b[i + 32]), np.float64(b[i + 48])
-            d0, d1, d2, d3 = b0 - a0, b1 - a1, b2 - a2, b3 - a3
-            lanes[i] += (a0 * a0 + a1 * a1) + (a2 * a2 + a3 * a3)
-            lanes[16 + i] += (b0 * b0 + b1 * b1) + (b2 * b2 + b3 * b3)
-            lanes[32 + i] += (d0 * d0 + d1 * d1) + (d2 * d2 + d3 * d3)
-            lanes[48 + i] += (a0 * b0 + a1 * b1) + (a2 * b2 + a3 * b3)
+def sum_lanes(x, y, start, stop, sums, row):
+    """Add the sums, largest magnitudes and zeros of whole vectors to `row`; everything is computed in float64."""
+    zero, one = splat(0.0, LANES), splat(1.0, LANES)
+    old2 = new2 = delta2 = dot = zeros_a = zeros_b = zero
+    top_a = top_b = splat(i64(0), LANES)
+    for k in range(start, stop, LANES):
+        u, v = converted(load(x, k, LANES), f64), converted(load(y, k, LANES), f64)
+        e = v - u
+        old2, new2, delta2, dot = old2 + u * u, new2 + v * v, delta2 + e * e, dot + u * v
+        zeros_a, zeros_b = zeros_a + where(u == 0, one, zero), zeros_b + where(v == 0, one, zero)
+        top_a = larger(top_a, viewed(u, i64) & MAGNITUDE)  # magnitudes order like their bits
+        top_b = larger(top_b, viewed(v, i64) & MAGNITUDE)
+    store(sums, 0, totals((old2, new2, delta2, dot, zeros_a, zeros_b, zero, zero)))
     for s in range(4):
-        row[OLD2 + s] += fold(lanes, s * LANES, LANES)
+        row[OLD2 + s] += sums[s]
+    row[OLD_MAX] = max(row[OLD_MAX], i64(largest(top_a)).view(f64))
+    row[NEW_MAX] = max(row[NEW_MAX], i64(largest(top_b)).view(f64))
+    row[OLD_ZEROS] += sums[4]
+    row[NEW_ZEROS] += sums[5]
 
 
 @part
-def add_magnitudes(x, row, top, zeros):
-    """Take the largest |x| and the number of ±0 of finite elements into two columns of `row`."""
-    low, high = value_range(x, x.size)
-    row[top] = max(row[top], max(abs(low), abs(high)))
-    row[zeros] += count_zeros(x, x.size)
-
-
-@part
-def sum_piece(x, y, start, stop, lanes, row):
-    """row[0:9] of one piece: whole steps, then the rest; sum_finite alone when anything is not finite."""
-    whole = start + (stop - start) // STEP * STEP
+def sum_piece(x, y, start, stop, sums, row):
+    """row[0:9] of one piece: whole vectors, then the rest; sum_finite alone when anything is not finite."""
+    whole = start + (stop - start) // LANES * LANES
     sum_finite(x, y, whole, stop, row)
     if whole == start:
         return
-    a, b = x[start:whole], y[start:whole]
-    sum_lanes(a, b, lanes, row)
+    sum_lanes(x, y, start, whole, sums, row)
+    row[N] += whole - start
     if not np.isfinite(row[OLD2] + row[NEW2] + row[DELTA2]):
         sum_finite(x, y, start, stop, row)
-        return
-    add_magnitudes(a, row, OLD_MAX, OLD_ZEROS)
-    add_magnitudes(b, row, NEW_MAX, NEW_ZEROS)
-    row[N] += whole - start
 
 
-@kernel
-def sum_pieces(x, y, cuts, out):
-    """out[p] of the pieces [cuts[p], cuts[p + 1]) of a tile; x and y have one type, float32 or float64."""
-    lanes = np.empty(4 * LANES)
+@part
+def sum_pieces(x, y, cuts, sums, out):
+    """out[p] of the pieces [cuts[p], cuts[p + 1]) of a tile; `sums` is a buffer of LANES."""
     for p in range(out.shape[0]):
-        sum_piece(x, y, cuts[p], cuts[p + 1], lanes, out[p])
+        sum_piece(x, y, cuts[p], cuts[p + 1], sums, out[p])
+
+
+def sum_pieces32(b):
+    """sum_pieces of float32: x, y, cuts, sums, out."""
+    sum_pieces(vector(b, 0, f32), vector(b, 1, f32), vector(b, 2, i64), vector(b, 3, f64), matrix(b, 4, f64))
+
+
+def sum_pieces64(b):
+    """sum_pieces of float64: x, y, cuts, sums, out."""
+    sum_pieces(vector(b, 0, f64), vector(b, 1, f64), vector(b, 2, i64), vector(b, 3, f64), matrix(b, 4, f64))

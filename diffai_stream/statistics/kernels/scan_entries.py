@@ -29,7 +29,7 @@ def rules(block, k):
 
 @inlined
 def work(block, k, dtype):
-    """Twenty arguments from k on as Work with tiles of a dtype."""
+    """Twenty-one arguments from k on as Work with tiles of a dtype."""
     return Work(
         vector(block, k, dtype),
         vector(block, k + 1, dtype),
@@ -51,6 +51,7 @@ def work(block, k, dtype):
         vector(block, k + 17, u1),
         vector(block, k + 18, u1),
         vector(block, k + 19, u2),
+        vector(block, k + 20, u1),
     )
 
 
@@ -70,9 +71,9 @@ def histograms(block, k):
 
 def scan_pair32(b):
     """scan_pair over float32 tiles: segments, rows, old, new, rules, work, histograms."""
-    scan_pair(matrix(b, 0, i8), matrix(b, 1, f8), side(b, 2), side(b, 9), rules(b, 16), work(b, 22, f4), histograms(b, 42))
+    scan_pair(matrix(b, 0, i8), matrix(b, 1, f8), side(b, 2), side(b, 9), rules(b, 16), work(b, 22, f4), histograms(b, 43))
 
 
 def scan_pair64(b):
     """scan_pair over float64 tiles."""
-    scan_pair(matrix(b, 0, i8), matrix(b, 1, f8), side(b, 2), side(b, 9), rules(b, 16), work(b, 22, f8), histograms(b, 42))
+    scan_pair(matrix(b, 0, i8), matrix(b, 1, f8), side(b, 2), side(b, 9), rules(b, 16), work(b, 22, f8), histograms(b, 43))

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from diffai_stream.jit import kernel, part
+from diffai_stream.jit import number, part, vector
+from diffai_stream.statistics.layout import ULP_FIRST_KEY
 
 u32, u64, i64 = np.uint32, np.uint64, np.int64
-
-FIRST_KEY = 0x3F80  # the key of a distance of 1; 0 has a place of its own before it
-ULP_KEYS = 0x5F80 - FIRST_KEY + 2  # up to a distance of 2^64
 
 
 @part
@@ -24,10 +22,10 @@ def place_of(distance):
     fits = i64(distance) >= 0  # a signed conversion is one instruction
     value = np.float32(i64(distance)) if fits else np.float32(i64(distance >> u64(1))) * np.float32(2)
     key = i64(u32(np.float32(value).view(np.uint32) >> u32(16)))
-    return max(key - i64(FIRST_KEY - 1), i64(0))
+    return max(key - i64(ULP_FIRST_KEY - 1), i64(0))
 
 
-@kernel
+@part
 def count_distances(a, b, bits, infinity, counts):
     """Count the distances of two arrays of sign-magnitude codes of `bits` bits; returns the largest.
 
@@ -45,3 +43,21 @@ def count_distances(a, b, bits, infinity, counts):
         top = max(top, distance)
         counts[place_of(distance)] += 1
     return top
+
+
+def count_distances16(b):
+    """count_distances of 16-bit codes: a, b, bits, infinity, counts, largest[1]."""
+    codes = vector(b, 0, np.uint16), vector(b, 1, np.uint16)
+    vector(b, 5, u64)[0] = count_distances(*codes, number(b, 2), number(b, 3), vector(b, 4, i64))
+
+
+def count_distances32(b):
+    """count_distances of 32-bit codes: a, b, bits, infinity, counts, largest[1]."""
+    codes = vector(b, 0, np.uint32), vector(b, 1, np.uint32)
+    vector(b, 5, u64)[0] = count_distances(*codes, number(b, 2), number(b, 3), vector(b, 4, i64))
+
+
+def count_distances64(b):
+    """count_distances of 64-bit codes: a, b, bits, infinity, counts, largest[1]."""
+    codes = vector(b, 0, np.uint64), vector(b, 1, np.uint64)
+    vector(b, 5, u64)[0] = count_distances(*codes, number(b, 2), number(b, 3), vector(b, 4, i64))
