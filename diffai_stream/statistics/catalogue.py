@@ -127,6 +127,16 @@ _ROWS = (
         "diffai_stream.statistics.column_sums:ColumnSums",
     ),
     StatisticRow(
+        "sketch",
+        "count-sketch, from which the angle to any other tensor of the shape is told",
+        SIDES,
+        ("sketch", "is_exact"),
+        "cosines within sqrt((1 + c^2)/4096); exact up to 4,096 elements",
+        0.5,
+        "Charikar, Chen & Farach-Colton 2002; splitmix64, Steele, Lea & Flood 2014",
+        "diffai_stream.statistics.sketch:Sketch",
+    ),
+    StatisticRow(
         "stored_codes",
         "entropy and saturation of quantized codes, range of their scales, scales that are not finite",
         (View.OLD, View.NEW),

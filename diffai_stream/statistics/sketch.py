@@ -1,0 +1,151 @@
+"""A count-sketch of old, new, or new - old: 16 KB from which the angle between any two tensors of a shape can be told.
+
+The inner product of two sketches estimates that of the tensors without bias, with variance (‖x‖²‖y‖² + ⟨x,y⟩²)/4096
+(Charikar, Chen & Farach-Colton 2002): cosines between what was never in memory together, other layers or other
+checkpoints. Tensors of at most 4,096 elements are kept exactly. Sums are taken leaf by leaf and added along the complete
+binary tree over leaf numbers, so that chunks do not change a bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from math import prod, sqrt
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffai_stream.native import Entry
+from diffai_stream.statistics.base import Statistic, Tile
+from diffai_stream.statistics.layout import View, leaf_numel
+
+_MODULE = "diffai_stream.statistics.kernels.sketch"
+sketch32, sketch64 = Entry(_MODULE, "sketch32"), Entry(_MODULE, "sketch64")
+WIDTH = 4096  # as in the kernel, whose import would import numba
+SCRATCH = WIDTH + 64
+Sums = NDArray[np.float64]
+Sketched = NDArray[np.float32]
+
+
+class Block(NamedTuple):
+    """The sums of `count` leaves from number `first` on: a node of the tree."""
+
+    first: int
+    count: int  # type: ignore[assignment]  # hides tuple.count
+    sums: Sums
+
+
+class SketchState(NamedTuple):
+    """The largest nodes of the tree that a run of leaves fills, in order, and the elements of the whole tensor."""
+
+    blocks: tuple[Block, ...]
+    numel: int
+
+
+@dataclass(frozen=True)
+class Sketch(Statistic[SketchState]):
+    """Count-sketch of one view: OLD, NEW or DELTA. What is not finite counts as 0."""
+
+    view: View
+
+    @property
+    def positional(self) -> bool:
+        """Yes: the index of an element tells its sum and sign."""
+        return True
+
+    @property
+    def kept(self) -> bool:
+        """At most 16 KB a tensor."""
+        return True
+
+    def empty(self) -> SketchState:
+        """No leaf."""
+        return SketchState((), 0)
+
+    def update(self, state: SketchState, tile: Tile) -> SketchState:
+        """Add the leaves of a tile."""
+        numel, size = prod(tile.shape), tile.old.size
+        if not size:
+            return self.merge(state, SketchState((), numel))
+        leaf = leaf_numel(tile.shape)
+        out = np.empty((-(-size // leaf), min(WIDTH, numel)))
+        old, new = self._sides(tile)
+        run = sketch32 if old.dtype == np.float32 else sketch64
+        run(old, new, self.view == View.DELTA, tile.first, leaf, np.empty(SCRATCH), out)
+        first = tile.first // leaf
+        return self.merge(state, SketchState(tuple(Block(first + i, 1, row) for i, row in enumerate(out)), numel))
+
+    def _sides(self, tile: Tile) -> tuple[NDArray[Any], NDArray[Any]]:
+        if self.view != View.DELTA:
+            side = tile.old if self.view == View.OLD else tile.new
+            return side, side
+        dtype = np.result_type(tile.old, tile.new)
+        with np.errstate(invalid="ignore"):  # widening a signalling NaN
+            return tile.old.astype(dtype, copy=False), tile.new.astype(dtype, copy=False)
+
+    def merge(self, left: SketchState, right: SketchState) -> SketchState:
+        """The nodes of both parts; two children of one node become that node."""
+        blocks = list(left.blocks)
+        for block in right.blocks:
+            blocks.append(block)
+            while len(blocks) > 1 and _are_siblings(*blocks[-2:]):
+                last, before = blocks.pop(), blocks.pop()
+                with np.errstate(over="ignore", invalid="ignore"):  # float64 near its limit
+                    blocks.append(Block(before.first, 2 * before.count, before.sums + last.sums))
+        return SketchState(tuple(blocks), max(left.numel, right.numel))
+
+    def finalize(self, state: SketchState) -> dict[str, Any]:
+        """`sketch` float32[≤ 4096]; `is_exact` where nothing met, and inner products of sketches are those of tensors."""
+        sums = np.zeros(min(WIDTH, state.numel))
+        with np.errstate(over="ignore", invalid="ignore"):
+            for block in state.blocks:
+                sums = sums + block.sums
+            return {"sketch": sums.astype(np.float32), "is_exact": state.numel <= WIDTH}
+
+
+def _are_siblings(left: Block, right: Block) -> bool:
+    return left.count == right.count and left.first + left.count == right.first and left.first % (2 * left.count) == 0
+
+
+def sketch_of(extras: dict[Any, dict[str, Any]], view: View) -> dict[str, Any] | None:
+    """The finalized sketch of a view among the other statistics of a tensor."""
+    return next((columns for statistic, columns in extras.items() if statistic == Sketch(view)), None)
+
+
+class Estimate(NamedTuple):
+    """A cosine, 0 within `standard_error`; both None where a norm is 0."""
+
+    cosine: float | None
+    standard_error: float | None
+
+
+class Product(NamedTuple):
+    """Two tensors as far as their angle needs it: sketches, whether these are exact, and the exact norms."""
+
+    left: Sketched
+    right: Sketched
+    is_exact: bool
+    left_norm: float
+    right_norm: float
+
+
+def cosine_of(products: Iterable[Product]) -> Estimate:
+    """The cosine between two vectors, each given in parts: Σ⟨sketches⟩ over the exact norms, cut to [-1, 1].
+
+    Its standard error is √Σ(‖x‖²‖y‖² + ⟨x,y⟩²)/4096 over the norms, over the parts that are not exact: of one part
+    √((1 + c²)/4096), less for more parts, whose errors are independent.
+    """
+    dot = left = right = variance = 0.0
+    for product in products:
+        with np.errstate(over="ignore", invalid="ignore"):
+            inner = float(product.left.astype(np.float64) @ product.right.astype(np.float64))
+        dot += inner
+        left += product.left_norm**2
+        right += product.right_norm**2
+        if not product.is_exact:
+            variance += ((product.left_norm * product.right_norm) ** 2 + inner**2) / WIDTH
+    norms = sqrt(left) * sqrt(right)
+    if not 0 < norms < float("inf") or not abs(dot) < float("inf"):
+        return Estimate(None, None)
+    return Estimate(min(1.0, max(-1.0, dot / norms)), sqrt(variance) / norms)
