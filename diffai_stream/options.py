@@ -22,6 +22,7 @@ class Options:
     """
 
     analyses: tuple[str, ...] = ()
+    all_analyses: bool = False
     stats: bool = False
     histograms: bool = False
     include_unchanged: bool = False

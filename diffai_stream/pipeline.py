@@ -15,11 +15,11 @@ from diffai_stream.analyses.base import (
     Evidence,
     Finding,
     ModelEvidence,
-    RunContext,
     Skipped,
     Table,
     functions,
 )
+from diffai_stream.analyses.catalogue import completed
 from diffai_stream.analyses.evidence import States, digests_of, table_of
 from diffai_stream.analyses.layers import Layers
 from diffai_stream.engine.executors import run
@@ -38,7 +38,7 @@ from diffai_stream.plan.parts import WEIGHTS, shared
 from diffai_stream.report.compose import Composer, metadata_oddity, tensor_fields
 from diffai_stream.report.progress import NoProgress, Progress, peak_memory_nbytes
 from diffai_stream.report.records import Record
-from diffai_stream.session import Session, prepare, run_id
+from diffai_stream.session import Session, prepare, reads_identical, run_id
 from diffai_stream.trajectory import Throughout, expanded, plan_of
 from diffai_stream.verdict import Tally
 
@@ -54,7 +54,7 @@ def compare(
     `overrides` are fields of Options. Raises UsageError, FormatError or MissingExtraError before the first record; later
     trouble becomes `error` records. Closing the iterator stops the work.
     """
-    options = replace(options or Options(), **overrides)
+    options = completed(replace(options or Options(), **overrides))
     paths = expanded(checkpoints)
     with collection_paused():
         opened = [open_checkpoint(path) for path in paths]
@@ -113,7 +113,7 @@ def inspect(
     path: str, options: Options | None = None, *, progress: Progress | None = None, **overrides: Any
 ) -> Iterator[Record]:
     """Yield the records of one checkpoint: its tensors, and with `stats` their figures and what is odd about them."""
-    options = replace(options or Options(), **overrides)
+    options = completed(replace(options or Options(), **overrides))
     checkpoint = open_checkpoint(path)
     pairs = [
         TensorPair(index, entry.name, "exact", entry, None, "removed", not options.stats, *place(entry.name))
@@ -133,14 +133,15 @@ class Run:
         self.has_header = step is None
         self.tally, self.layers = Tally(), Layers(session.pairs)
         self.digests: list[Digest] = []
-        place = (step.previous, len(step.previous), step.pair_count) if step else ()
-        self.context = RunContext(session.old, session.new, session.pairs, *place)
+        self.context = session.context
+        if step:
+            self.context = replace(self.context, previous=step.previous, index=len(step.previous), count=step.pair_count)
         self.model = ModelEvidence(self.digests, {}, {}, {}, self.context)
         self.held: list[dict[str, Any]] = []
         self.states: dict[int, States] = {}
         self.failed: dict[int, DiffaiError] = {}
         self.next_pair = 0
-        self.reads_identical = self.options.include_unchanged or "anomaly" in self.options.analyses
+        self.reads_identical = reads_identical(self.options)
         self.read_nbytes = 0
         analyses = [row for row in session.analyses if not inspecting or (row.one_sided and self.options.stats)]
         self.functions = {scope: functions(analyses, scope) for scope in ("tensor", "layer", "model")}

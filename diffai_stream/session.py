@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from diffai_stream.analyses.base import Analysis, Skipped
+from diffai_stream.analyses.base import Analysis, RunContext, Skipped
 from diffai_stream.analyses.catalogue import chosen
 from diffai_stream.engine.executors import executor_name, worker_count
 from diffai_stream.engine.program import Program
@@ -39,6 +39,7 @@ class Session:
     skipped: tuple[tuple[str, Skipped], ...]
     program: Program
     options: Options
+    context: RunContext
 
     @property
     def read_nbytes(self) -> int:
@@ -85,12 +86,13 @@ def prepare(
     for analysis in analyses:
         if check_analysis := getattr(analysis.load(), "check", None):
             check_analysis(pairs, options)
-    plan, skipped = _plan(pairs, analyses, options)
+    context = RunContext(old, new, tuple(pairs))
+    plan, skipped = _plan(context, analyses, options)
     ask = Ask(not options.fast, options.stats or not options.fast, options.epsilon, options.relative_tolerance)
     wants = Wants(options.stats, options.stats, options.histograms, laws=not options.fast, codes=not options.fast)
     stamps = {**new.stamps, **old.stamps}
     program = Program(ask, wants, options.io, options.chunk_size, stamps)
-    return Session(old, new, tuple(pairs), tuple(oddities), analyses, tuple(plan), tuple(skipped), program, options)
+    return Session(old, new, tuple(pairs), tuple(oddities), analyses, tuple(plan), tuple(skipped), program, options, context)
 
 
 def check(options: Options) -> None:
@@ -112,12 +114,27 @@ def check(options: Options) -> None:
         raise UsageError("--precision-loss-threshold must be 0 or more")
 
 
-def _plan(
-    pairs: Sequence[TensorPair], analyses: Sequence[Analysis], options: Options
-) -> tuple[list[Batch], list[tuple[str, Skipped]]]:
+def reads_identical(options: Options) -> bool:
+    """Whether sides that are known to be equal are read too."""
+    asked = (row.reads_identical and row.name in options.analyses for row in chosen(options.analyses))
+    return options.include_unchanged or any(asked)
+
+
+def _asking(context: RunContext, analyses: Sequence[Analysis], options: Options) -> list[tuple[str, Any]]:
+    """What each analysis needs, as a function of a pair, with its name."""
+    found: list[tuple[str, Any]] = []
+    for analysis in analyses:
+        module = analysis.load()
+        if needs := getattr(module, "needs", None):
+            found.append((analysis.name, lambda pair, needs=needs: needs(pair, options)))
+        if needs_in := getattr(module, "needs_in", None):
+            found.append((analysis.name, needs_in(context, options)))
+    return found
+
+
+def _plan(context: RunContext, analyses: Sequence[Analysis], options: Options) -> tuple[list[Batch], list[tuple[str, Skipped]]]:
     """The batches, and the statistics that cannot be computed for some tensor, by analysis."""
-    read_identical = options.include_unchanged or "anomaly" in options.analyses
-    asking = [(analysis.name, needs) for analysis in analyses if (needs := getattr(analysis.load(), "needs", None))]
+    read_identical, asking, pairs = reads_identical(options), _asking(context, analyses, options), context.pairs
     slices: list[Slice] = []
     skipped: list[tuple[str, Skipped]] = []
     for pair in pairs:
@@ -135,7 +152,7 @@ def statistics_for(
     """The statistics beyond the default ones that a pair needs, each once, and those it cannot have."""
     wanted: dict[Any, str] = {}
     for name, needs in asking:
-        for statistic in needs(pair, options):
+        for statistic in needs(pair):
             wanted.setdefault(statistic, name)
     if options.stats and pair.status == "paired":
         from diffai_stream.statistics.ulp import UlpDistance

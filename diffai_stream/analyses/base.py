@@ -45,8 +45,10 @@ class Analysis:
 
     `module` may define `tensor(table, options)`, yielding (place in the table, finding) as soon as some tensors are done,
     `layer(evidence, options)` and `model(evidence, options)`, yielding findings of a layer or of the model, and
-    `needs(pair, options)`: the statistics beyond the default ones that it asks for a pair; `check(pairs, options)` raises
-    UsageError before anything is read. `default` analyses run without
+    `needs(pair, options)`: the statistics beyond the default ones that it asks for a pair; `needs_in(run, options)`: the same
+    as a function of a pair, for those that must know the whole model; `check(pairs, options)` raises
+    UsageError before anything is read, and so may `needs_in`. `reads_identical` ones look at sides that are known to be
+    equal too; an `is_gate` one sets the exit status, and only its own flag asks for it. `default` analyses run without
     their flag; a flag only adds. `one_sided` ones make sense for a single checkpoint; the tensor findings of `ranks_tensors`
     ones are in the model evidence at the end, for them and for those after them in the catalogue.
     """
@@ -66,6 +68,8 @@ class Analysis:
     passes: int = 1
     reference: str = ""
     aliases: tuple[str, ...] = ()
+    reads_identical: bool = False
+    is_gate: bool = False
 
     def load(self) -> ModuleType:
         """The module with the functions."""
@@ -76,7 +80,8 @@ class Analysis:
 class RunContext:
     """What is compared, beyond the tensors: both checkpoints, what lies beside them, and the pairs before in a trajectory.
 
-    Of `count` pairs this is number `index`; of those before, what was `kept` is at hand for the last one only.
+    Of `count` pairs this is number `index`; of those before, what was `kept` is at hand for the last one only. `memo` is for
+    what the analyses of a family derive once for all of them.
     """
 
     old: Checkpoint
@@ -85,6 +90,7 @@ class RunContext:
     previous: Sequence[ModelEvidence] = field(default_factory=tuple)
     index: int = 0
     count: int = 1
+    memo: dict[str, Any] = field(default_factory=dict, compare=False)
 
     @property
     def is_last(self) -> bool:
@@ -105,6 +111,13 @@ class RunContext:
         from diffai_stream.context.read import context_of
 
         return context_of(self.old), context_of(self.new)
+
+    @cached_property
+    def configurations(self) -> tuple[Context, Context]:
+        """What lies beside old and new without the tokenizers, which take long to read."""
+        from diffai_stream.context.read import context_of
+
+        return context_of(self.old, with_tokenizer=False), context_of(self.new, with_tokenizer=False)
 
 
 class Evidence(NamedTuple):

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from difflib import get_close_matches
 
+from diffai_stream.analyses.attention.rows import ROWS as ATTENTION
 from diffai_stream.analyses.base import Analysis
 from diffai_stream.analyses.fields import AnomalyFields, LayerImpactFields, QuantizationFields
 from diffai_stream.analyses.gates.rows import ROWS as GATES
 from diffai_stream.analyses.representation.rows import ROWS as REPRESENTATION
 from diffai_stream.analyses.structure.rows import ROWS as STRUCTURE
 from diffai_stream.errors import UsageError
+from diffai_stream.options import Options
 
 _ROWS = (
     Analysis(
@@ -52,15 +55,24 @@ _ROWS = (
         default=True,
         one_sided=True,
         ranks_tensors=True,
+        reads_identical=True,
         needs=("moments", "extrema", "counts", "key_histogram", "row_sums", "content_hash"),
         reference="robust z-scores by median absolute deviation, Iglewicz & Hoaglin 1993",
     ),
 )
 
-FAMILIES: tuple[tuple[Analysis, ...], ...] = (_ROWS, STRUCTURE, REPRESENTATION, GATES)
+FAMILIES: tuple[tuple[Analysis, ...], ...] = (_ROWS, STRUCTURE, REPRESENTATION, ATTENTION, GATES)
 """The rows of each family folder, in the order in which they run: gates and documents, which judge the others, come last."""
 
 ANALYSES: dict[str, Analysis] = {row.name: row for rows in FAMILIES for row in rows}
+
+
+def completed(options: Options) -> Options:
+    """The options with the analyses that `--all-analyses` stands for: all that do not set the exit status."""
+    if not options.all_analyses:
+        return options
+    names = {*options.analyses, *(row.name for row in ANALYSES.values() if not row.is_gate)}
+    return replace(options, analyses=tuple(name for name in ANALYSES if name in names))
 
 
 def chosen(names: Iterable[str]) -> list[Analysis]:

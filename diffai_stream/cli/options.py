@@ -86,6 +86,7 @@ ROWS = (
         Amount(),
         "X",
     ),
+    Row("all_analyses", "Analyses", "All analyses but the gates, which set the exit status."),
     Row("memory_bandwidth", _FIGURES, "Bytes a second of the memory that the model runs in, e.g. 3.35e12.", Amount(), "X"),
     Row("peak_flops", _FIGURES, "Operations a second of the hardware, e.g. 9.9e14.", Amount(), "X"),
     Row("tolerance", _GATES, "Greatest relative change of a layer.", Amount(), "X"),
@@ -157,9 +158,8 @@ def _printing_options() -> list[SectionOption]:
 
 
 def analysis_options() -> list[click.Option]:
-    """One flag an analysis, and one for all."""
-    rows = [_analysis_option(row) for row in ANALYSES.values() if row.flag]
-    return [*rows, SectionOption(["--all-analyses"], "Analyses", is_flag=True, help="All of them.")]
+    """One flag an analysis."""
+    return [_analysis_option(row) for row in ANALYSES.values() if row.flag]
 
 
 def _analysis_option(row: Analysis) -> SectionOption:
@@ -194,9 +194,8 @@ def chosen_options(values: Mapping[str, Any]) -> Options:
 
 def _chosen_analyses(values: Mapping[str, Any], fields: Mapping[str, Any]) -> tuple[str, ...]:
     implied = {"quantization"} if fields.get("precision_loss_threshold") is not None else set()
-    is_all = values.get("all_analyses", False)
     asked = {row.name for row in ANALYSES.values() if row.flag and values.get(_analysis_parameter(row))}
-    return tuple(name for name in ANALYSES if is_all or name in asked | implied)
+    return tuple(name for name in ANALYSES if name in asked | implied)
 
 
 def _reject_contradictions(fields: Mapping[str, Any]) -> None:

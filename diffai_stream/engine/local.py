@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from diffai_stream.engine.ahead import Ahead
+from diffai_stream.engine.blas import single_threaded_blas
 from diffai_stream.engine.program import Program
 from diffai_stream.engine.results import BatchResult
 from diffai_stream.engine.scan import scan_batch
@@ -24,14 +25,15 @@ def run_synchronous(batches: Sequence[Batch], program: Program) -> Iterator[Batc
 
     from diffai_stream.engine.graph import window_graph
 
-    with Ahead(batches) as ahead:
+    with single_threaded_blas(batches), Ahead(batches) as ahead:
         for window in windows(batches):
             yield from get_sync(*window_graph(window, program), callbacks=ahead.callbacks)
 
 
 def run_threads(batches: Sequence[Batch], program: Program, worker_count: int) -> Iterator[BatchResult]:
     """Batch results in plan order from `worker_count` threads; closing the iterator stops after the current window."""
-    with ThreadPoolExecutor(worker_count, thread_name_prefix="scan") as pool, Ahead(batches) as ahead:
+    threads = ThreadPoolExecutor(worker_count, thread_name_prefix="scan")
+    with single_threaded_blas(batches), threads as pool, Ahead(batches) as ahead:
         feeder = _Feeder(batches, program, pool, ahead)
         try:
             yield from feeder

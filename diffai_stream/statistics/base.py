@@ -76,6 +76,11 @@ class Statistic(ABC, Generic[S]):
         """Whether its columns are kept until the end of the run, for analyses of the whole model; they must be small."""
         return False
 
+    @property
+    def uses_blas(self) -> bool:
+        """Whether it multiplies matrices with a library that starts threads of its own unless it is kept from it."""
+        return False
+
     def skip_reason(self, shape: tuple[int, ...]) -> str | None:
         """Why it cannot be computed for a tensor of this shape, or None."""
         return None

@@ -117,6 +117,16 @@ _ROWS = (
         "diffai_stream.statistics.row_samples:RowSamples",
     ),
     StatisticRow(
+        "head_grams",
+        "products of the rows of each attention head, within a side and across",
+        (View.PAIR,),
+        ("old", "new", "cross"),
+        "float32 products, float64 sums",
+        5.0,
+        "‖AᵀB‖_F² = ⟨AAᵀ, BBᵀ⟩",
+        "diffai_stream.statistics.head_grams:HeadGrams",
+    ),
+    StatisticRow(
         "column_sums",
         "squares and dot product of every column",
         (View.PAIR,),

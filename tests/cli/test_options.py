@@ -4,12 +4,13 @@ from dataclasses import fields
 
 import pytest
 
-from diffai_stream.analyses.catalogue import ANALYSES
+from diffai_stream.analyses.catalogue import ANALYSES, completed
 from diffai_stream.cli.options import EXECUTORS, FAIL_ON, IO, MIN_CHUNK_NBYTES, ROWS, analysis_options, record_options
 from diffai_stream.cli.parameters import shown_size
 from diffai_stream.options import Options
 
 ARRIVES = [
+    (["--all-analyses"], {"all_analyses": True}),
     (["--stats"], {"stats": True}),
     (["--histograms"], {"histograms": True}),
     (["--fast"], {"fast": True}),
@@ -115,9 +116,11 @@ def test_the_flag_of_an_analysis_names_it(diffai, pipeline, row):
     assert pipeline.options == Options(analyses=(row.name,))
 
 
-def test_all_analyses_names_them_all(diffai, pipeline):
-    diffai("a", "b", "--all-analyses")
-    assert pipeline.options.analyses == tuple(ANALYSES)
+def test_all_analyses_are_all_but_the_gates():
+    found = completed(Options(all_analyses=True))
+    assert set(ANALYSES) - set(found.analyses) == {"regression_test", "alert"}
+    both = completed(Options(all_analyses=True, analyses=("alert",)))
+    assert both.analyses == tuple(name for name in ANALYSES if name != "regression_test")
 
 
 @pytest.mark.parametrize(("arguments", "message"), REFUSED, ids=lambda value: str(value))

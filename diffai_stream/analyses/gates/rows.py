@@ -37,6 +37,7 @@ ROWS = (
         fields=RegressionFields,
         needs=("agreement", "counts"),
         reference="limits by --tolerance, --tolerance-per-layer, --min-sqnr, --max-size, --expect-unchanged",
+        is_gate=True,
     ),
     Analysis(
         name="alert",
@@ -49,6 +50,7 @@ ROWS = (
         fields=AlertFields,
         needs=("agreement", "counts"),
         reference="limit by --tolerance; the severities of anomaly",
+        is_gate=True,
     ),
     Analysis(
         name="risk_assessment",
