@@ -8,6 +8,7 @@ from difflib import get_close_matches
 
 from diffai_stream.analyses.attention.rows import ROWS as ATTENTION
 from diffai_stream.analyses.base import Analysis
+from diffai_stream.analyses.efficiency.rows import ROWS as EFFICIENCY
 from diffai_stream.analyses.fields import AnomalyFields, LayerImpactFields, QuantizationFields
 from diffai_stream.analyses.gates.rows import ROWS as GATES
 from diffai_stream.analyses.representation.rows import ROWS as REPRESENTATION
@@ -61,7 +62,7 @@ _ROWS = (
     ),
 )
 
-FAMILIES: tuple[tuple[Analysis, ...], ...] = (_ROWS, STRUCTURE, REPRESENTATION, ATTENTION, GATES)
+FAMILIES: tuple[tuple[Analysis, ...], ...] = (_ROWS, STRUCTURE, EFFICIENCY, REPRESENTATION, ATTENTION, GATES)
 """The rows of each family folder, in the order in which they run: gates and documents, which judge the others, come last."""
 
 ANALYSES: dict[str, Analysis] = {row.name: row for rows in FAMILIES for row in rows}

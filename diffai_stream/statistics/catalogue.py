@@ -117,6 +117,16 @@ _ROWS = (
         "diffai_stream.statistics.row_samples:RowSamples",
     ),
     StatisticRow(
+        "zero_patterns",
+        "groups of four with two zeros or more, runs of 32 zeros",
+        (View.PAIR,),
+        ("groups", "runs", "group_count", "run_count"),
+        "exact counts",
+        0.3,
+        "2:4 sparsity of tensor cores, Mishra et al. 2021",
+        "diffai_stream.statistics.zero_patterns:ZeroPatterns",
+    ),
+    StatisticRow(
         "head_grams",
         "products of the rows of each attention head, within a side and across",
         (View.PAIR,),

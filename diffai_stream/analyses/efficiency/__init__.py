@@ -1,0 +1,1 @@
+"""What the parameters of a model hold: zeros, their patterns, and bits."""
