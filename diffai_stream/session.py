@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 from diffai_stream.analyses.base import Analysis, RunContext, Skipped
@@ -16,8 +17,9 @@ from diffai_stream.options import Options
 from diffai_stream.plan.chunks import Batch, Slice, batches, real_shape, slices_of
 from diffai_stream.plan.memory import check_limit, projected_nbytes
 from diffai_stream.plan.pairs import TensorPair
-from diffai_stream.plan.sources import is_gathered
+from diffai_stream.plan.sources import is_gathered, scanned_encoding
 from diffai_stream.statistics.finishing import Wants
+from diffai_stream.statistics.joint import is_joint
 from diffai_stream.statistics.layout import View
 from diffai_stream.statistics.scanner import Ask
 from diffai_stream.storage.windows import IO_MODES
@@ -173,4 +175,10 @@ def statistics_for(
 def _projected(pairs: Sequence[TensorPair], options: Options) -> int:
     gathers = any(is_gathered(entry) for pair in pairs for entry in pair.entries)
     gather = 3 * options.chunk_size if gathers else 0
-    return projected_nbytes(worker_count(options), options.chunk_size, len(pairs), gather)
+    return projected_nbytes(worker_count(options), options.chunk_size, len(pairs), gather, any(map(_counts_pairs, pairs)))
+
+
+def _counts_pairs(pair: TensorPair) -> bool:
+    """Whether a pair may be counted by pairs of 8-bit codes."""
+    encodings = [scanned_encoding(entry) for entry in pair.entries]
+    return is_joint((encodings[0], encodings[-1]), prod(real_shape(pair.entries[0])))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from diffai_stream.encodings.base import DecodeKind, Encoding
 from diffai_stream.encodings.decode import decoded
@@ -17,6 +19,7 @@ from diffai_stream.plan.chunks import Batch, Slice, chunk_numel, real_shape
 from diffai_stream.plan.sources import Bytes, Source, check_size, is_streamed, scanned_encoding
 from diffai_stream.statistics.base import Tile
 from diffai_stream.statistics.finishing import finish
+from diffai_stream.statistics.joint import is_joint, scan_joint
 from diffai_stream.statistics.scanner import Domain, Part, Scanner, domain_of, merge_parts
 from diffai_stream.storage.extent import Extent
 from diffai_stream.storage.windows import read_window, recheck
@@ -33,6 +36,12 @@ class Reading(NamedTuple):
     piece: Slice
     old: Source
     new: Source
+
+    @property
+    def joint(self) -> bool:
+        """Whether pairs of codes are counted: a property of the whole tensor, however it is cut."""
+        encodings = self.old.encoding, self.new.encoding
+        return encodings[0].pattern_bits == 8 and is_joint(encodings, prod(real_shape(self.piece.old)))
 
 
 def scanner() -> Scanner:
@@ -110,7 +119,7 @@ def _groups(readings: Iterator[Reading]) -> Iterator[list[Reading]]:
 def _neighbours(left: Reading, right: Reading) -> bool:
     if left.piece.statistics or right.piece.statistics or left.piece.side != right.piece.side:
         return False
-    if not (left.piece.whole and right.piece.whole):
+    if not (left.piece.whole and right.piece.whole) or left.joint != right.joint:
         return False
     for a, b in ((left.old, right.old), (left.new, right.new)):
         if a.encoding is not b.encoding or a.direct is None or b.direct is None:
@@ -134,8 +143,16 @@ def _scan_group(group: Sequence[Reading], program: Program) -> list[Result]:
     numel = [r.piece.stop - r.piece.start for r in group]
     leaves = [r.piece.leaf_numel for r in group]
     segments = np.array([segments_old, segments_new, numel, leaves, [0] * len(group)], np.int64).T.copy()
-    state = scanner().scan(raw_old, raw_new, (first.old.encoding, first.new.encoding), segments, program.ask)
+    state = _state(first, raw_old, raw_new, segments, program)
     return [_finish([r.piece for r in group], state, [()] * len(group), program)]
+
+
+def _state(reading: Reading, old: Bytes, new: Bytes, segments: NDArray[np.int64], program: Program) -> Part:
+    """The state of segments of this tensor, or of it and its neighbours."""
+    encodings = reading.old.encoding, reading.new.encoding
+    if reading.joint:
+        return scan_joint(old, new, encodings, segments)
+    return scanner().scan(old, new, encodings, segments, program.ask)
 
 
 def _window(sources: Sequence[Source], group: Sequence[Reading], program: Program) -> tuple[Bytes, list[int]]:
@@ -195,12 +212,13 @@ def _scan_raw(
             path = next((extent.path for extent in source.extents), None)
             raise TensorError("has fewer bytes than its shape needs", path=path, tensor=piece.name)
     segments = np.array([[0, 0, stop - start, piece.leaf_numel, start]], np.int64)
-    state = scanner().scan(raw_old, raw_new, encodings, segments, program.ask).compact()
-    states = [statistic.empty() for statistic in piece.statistics]
-    if states:
-        for tile in _tiles(reading, encodings, raw_old, raw_new, start, stop):
-            states = [statistic.update(s, tile) for statistic, s in zip(piece.statistics, states, strict=True)]
-    return state, tuple(states)
+    state = _state(reading, raw_old, raw_new, segments, program).compact()
+    found = [statistic.of_pairs(state.runs[3], encodings) if reading.joint else None for statistic in piece.statistics]
+    seeing = [statistic for statistic, of_pairs in zip(piece.statistics, found, strict=True) if of_pairs is None]
+    states = {statistic: statistic.empty() for statistic in seeing}
+    for tile in _tiles(reading, encodings, raw_old, raw_new, start, stop) if seeing else ():
+        states = {statistic: statistic.update(s, tile) for statistic, s in states.items()}
+    return state, tuple(states.get(statistic, of_pairs) for statistic, of_pairs in zip(piece.statistics, found, strict=True))
 
 
 def _tiles(

@@ -15,13 +15,21 @@ SCANNER_NBYTES = 3 * MIB  # tables, tiles and buffers of one thread
 HISTOGRAMS_NBYTES = 3 * MIB  # emitted runs of three views before they are cut to their length
 RESULT_NBYTES = 256 << 10  # one result: rows and sparse histograms
 RESULTS_WAITING = 96  # two windows finished, one in flight
+PAIRS_NBYTES = 640 << 10  # and 65,536 pairs of 8-bit codes with their counts, in a result and in a thread's tables
 TENSOR_NBYTES = 3200  # index entries of both sides, pair, digest
 
 
-def projected_nbytes(workers: int, chunk_nbytes: int, tensor_count: int, largest_gather_nbytes: int = 0) -> int:
-    """Bytes a run will have resident at most; a chunk counts once a side, and once more where bytes must be gathered."""
+def projected_nbytes(
+    workers: int, chunk_nbytes: int, tensor_count: int, largest_gather_nbytes: int = 0, counts_pairs: bool = False
+) -> int:
+    """Bytes a run will have resident at most; a chunk counts once a side, and once more where bytes must be gathered.
+
+    `counts_pairs`: some tensors are counted by pairs of 8-bit codes.
+    """
     worker = 2 * chunk_nbytes + largest_gather_nbytes + SCANNER_NBYTES + HISTOGRAMS_NBYTES
-    return PROCESS_NBYTES + workers * worker + RESULTS_WAITING * RESULT_NBYTES + tensor_count * TENSOR_NBYTES
+    pairs = PAIRS_NBYTES * (3 * workers + RESULTS_WAITING) if counts_pairs else 0
+    waiting = RESULTS_WAITING * RESULT_NBYTES + pairs
+    return PROCESS_NBYTES + workers * worker + waiting + tensor_count * TENSOR_NBYTES
 
 
 def check_limit(projected: int, limit: int | None, chunk_nbytes: int, workers: int) -> None:

@@ -31,6 +31,16 @@ class Stored(Protocol):
         """Its codes and scales; None where it has none, or only a part of it is compared. Raises CheckpointError."""
 
 
+class Pairs(Protocol):
+    """Pairs of 8-bit codes, new in the high byte: uint16 `keys`, each once, and their int64 `counts`."""
+
+    @property
+    def keys(self) -> NDArray[np.uint16]: ...  # noqa: D102
+
+    @property
+    def counts(self) -> NDArray[np.int64]: ...  # noqa: D102
+
+
 class Tile(NamedTuple):
     """A run of whole leaves of a pair: decoded values and raw bytes of both sides (one side twice when alone).
 
@@ -92,6 +102,10 @@ class Statistic(ABC, Generic[S]):
     @abstractmethod
     def update(self, state: S, tile: Tile) -> S:
         """Take in the next tile; the state may be changed in place."""
+
+    def of_pairs(self, pairs: Pairs, encodings: tuple[Encoding, Encoding]) -> S | None:
+        """The state of elements whose pairs of 8-bit codes are counted; None where the tiles have to be seen."""
+        return None
 
     @abstractmethod
     def merge(self, left: S, right: S) -> S:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from diffai_stream.native import Entry
 
-SCAN, FINISH = (f"diffai_stream.statistics.kernels.{name}_entries" for name in ("scan", "finish"))
+SCAN, FINISH, JOINT = (f"diffai_stream.statistics.kernels.{name}_entries" for name in ("scan", "finish", "joint"))
 
 scan_pair32 = Entry(SCAN, "scan_pair32")
 scan_pair64 = Entry(SCAN, "scan_pair64")
@@ -17,3 +17,5 @@ law_distance = Entry(FINISH, "law_distance")
 bin_run = Entry(FINISH, "bin_run")
 codes_of_runs = Entry(FINISH, "codes_of_runs")
 fold_rows = Entry(FINISH, "fold_rows")
+scan_pairs = Entry(JOINT, "scan_pairs")
+finish_pairs = Entry(JOINT, "finish_pairs")

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffai_stream.statistics.entries import bin_run, coarsen, codes_of_runs, distances_of_runs, law_distance, quantiles_of_runs
+from diffai_stream.statistics.joint import completed
 from diffai_stream.statistics.layout import View, column
 from diffai_stream.statistics.scanner import Ask, Domain, Part, Run, Runs, complete_rows, key_domain
 
@@ -82,6 +83,7 @@ def joined(parts: Sequence[Finished]) -> Finished:
 
 def finish(part: Part, domains: tuple[Domain, Domain], shapes: list[tuple[int, ...]], ask: Ask, wants: Wants) -> Finished:
     """Complete the rows of whole tensors and make the columns asked for."""
+    part = completed(part, domains, ask)
     complete_rows(part, domains, ask)
     coarse, ends = _coarse(part, domains)
     columns: dict[str, NDArray[Any]] = {}

@@ -66,16 +66,19 @@ class Runs(NamedTuple):
 
 
 class Part(NamedTuple):
-    """State of S segments: float64 rows[S, ROW_WIDTH], the runs of the three views, int64 ends[S, 3]."""
+    """State of S segments: float64 rows[S, ROW_WIDTH], runs of the three views and of pairs of 8-bit codes, int64 ends[S, 4].
+
+    Segments that are counted by pairs (`joint.py`) have no other runs until they are whole.
+    """
 
     rows: NDArray[np.float64]
-    runs: tuple[Runs, Runs, Runs]
+    runs: tuple[Runs, Runs, Runs, Runs]
     ends: NDArray[np.int64]
 
     def compact(self) -> Part:
         """The same in memory of its own, without the room that the scan needed."""
         runs = [Runs(run.keys.copy(), run.counts.copy()) for run in self.runs]
-        return Part(self.rows, (runs[0], runs[1], runs[2]), self.ends)
+        return Part(self.rows, (runs[0], runs[1], runs[2], runs[3]), self.ends)
 
     def run(self, segment: int, view: int) -> Run:
         """The histogram of one segment and view."""
@@ -127,6 +130,12 @@ def key_domain() -> Domain:
     with np.errstate(invalid="ignore"):  # signalling NaN patterns
         values = (np.arange(KEYS, dtype=np.uint32) << 16).view(np.float32).astype(np.float64)
     return _domain(KEY, _signed_order(KEYS), values, False, "key")
+
+
+@lru_cache(maxsize=1)
+def joint_domain() -> Domain:
+    """Pairs of 8-bit codes, new in the high byte: they have no values of their own and are walked as they are numbered."""
+    return _domain(PATTERN16, np.arange(KEYS, dtype=np.uint16), np.zeros(KEYS), True, "pair")
 
 
 @lru_cache(maxsize=64)
@@ -211,16 +220,16 @@ class Scanner:
         for domain in domains:
             room = int(np.minimum(segments[:, 2], domain.size).sum()) + 1 if ask.histograms else 0
             arrays += [np.empty(room, np.uint16), np.empty(room, np.int64)]
-        ends = np.zeros((len(segments), 3), np.int64)
+        ends = np.zeros((len(segments), 4), np.int64)
         return Histograms(*arrays, ends)  # type: ignore[call-arg]
 
     @staticmethod
     def _part(rows: NDArray[np.float64], h: Histograms) -> Part:
         """The state, its runs cut to their length in the room they were given."""
         pairs = ((h.keys_old, h.counts_old), (h.keys_new, h.counts_new), (h.keys_delta, h.counts_delta))
-        used = h.ends[-1] if len(h.ends) else (0, 0, 0)
+        used = h.ends[-1, :3] if len(h.ends) else (0, 0, 0)
         runs = [Runs(keys[:n], counts[:n]) for (keys, counts), n in zip(pairs, used, strict=True)]
-        return Part(rows, (runs[0], runs[1], runs[2]), h.ends)
+        return Part(rows, (runs[0], runs[1], runs[2], Runs.none()), h.ends)
 
 
 def needs_moments(domain: Domain, ask: Ask) -> bool:
@@ -231,8 +240,9 @@ def needs_moments(domain: Domain, ask: Ask) -> bool:
 def merge_parts(parts: Sequence[Part], domains: tuple[Domain, Domain]) -> Part:
     """One segment's parts, in order and aligned as siblings of the tree over leaves, as one."""
     rows = merge_tree([part.rows[0] for part in parts])
-    runs = [_merge_runs([part.runs[view] for part in parts], domain) for view, domain in enumerate((*domains, key_domain()))]
-    return Part(rows[None, :], (runs[0], runs[1], runs[2]), np.array([[run.keys.size for run in runs]], np.int64))
+    all_domains = (*domains, key_domain(), joint_domain())
+    runs = [_merge_runs([part.runs[view] for part in parts], domain) for view, domain in enumerate(all_domains)]
+    return Part(rows[None, :], (runs[0], runs[1], runs[2], runs[3]), np.array([[run.keys.size for run in runs]], np.int64))
 
 
 def merge_tree(rows: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:

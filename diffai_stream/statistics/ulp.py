@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from diffai_stream.encodings.base import DecodeKind, Encoding
 from diffai_stream.native import Entry
-from diffai_stream.statistics.base import Statistic, Tile
+from diffai_stream.statistics.base import Pairs, Statistic, Tile
 from diffai_stream.statistics.layout import ULP_FIRST_KEY, View
 
 _MODULE = "diffai_stream.statistics.kernels.ulp"
@@ -84,6 +84,19 @@ class UlpDistance(Statistic[UlpCounts]):
         new, largest = _codes(tile.raw_new, encoding)[0], np.empty(1, np.uint64)
         count_distances[old.itemsize](old, new, bits, infinity, counts, largest)
         return self.merge(state, UlpCounts(np.trim_zeros(counts, "b"), int(largest[0]), True))
+
+    def of_pairs(self, pairs: Pairs, encodings: tuple[Encoding, Encoding]) -> UlpCounts:
+        """Count every pair of codes once, by how often it occurs."""
+        if encodings[0].name != encodings[1].name or encodings[0].family != "float":
+            return UlpCounts(np.zeros(0, np.int64), 0, False)
+        sides = [_ordered_codes(encodings[0])[codes].astype(np.int32) for codes in (pairs.keys & 255, pairs.keys >> 8)]
+        numbers = (sides[0] & 0x7FFF < 0x7FFF) & (sides[1] & 0x7FFF < 0x7FFF)
+        signed = [np.where(side & 0x8000, 0x8000 - side, side)[numbers] for side in sides]
+        distances = abs(signed[1] - signed[0])
+        places = np.maximum((distances.astype(np.float32).view(np.uint32) >> 16).astype(np.int64) - (ULP_FIRST_KEY - 1), 0)
+        counts = np.zeros(int(places.max(initial=-1)) + 1, np.int64)
+        np.add.at(counts, places, pairs.counts[numbers])
+        return UlpCounts(counts, int(distances.max(initial=0)), True)
 
     def merge(self, left: UlpCounts, right: UlpCounts) -> UlpCounts:
         """Counts add up."""

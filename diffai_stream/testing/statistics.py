@@ -12,7 +12,7 @@ import pickle
 from collections.abc import Iterator, Sequence
 from functools import reduce
 from math import prod
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -134,6 +134,19 @@ class StatisticLaws:
                 merged = reduce(statistic.merge, states, statistic.empty())
                 assert same_columns(statistic.finalize(merged), alone), (statistic, step)
 
+    def test_pairs_of_codes_finish_like_tiles(self) -> None:
+        """Where a statistic can be had from the counts of pairs of 8-bit codes, it is what the tiles say, chunk by chunk."""
+        for names in (("I8", "I8"), ("F8_E4M3", "F8_E4M3"), ("F8_E5M2", "F8_E4M3"), ("U8", "F8_E8M0"), ("F8_E8M0", "F8_E8M0")):
+            pair = ENCODINGS[names[0]], ENCODINGS[names[1]]
+            raw = [hostile_bytes(encoding, 70_000, seed) for seed, encoding in enumerate(pair)]
+            tiles = leaf_tiles(raw[0], raw[1], pair, (70_000,))
+            counted = [pairs_of(tile.raw_old, tile.raw_new) for tile in tiles]
+            for statistic in self.statistics:
+                states = [statistic.of_pairs(pairs, pair) for pairs in counted]
+                if statistic.skip_reason((70_000,)) is None and states[0] is not None:
+                    merged = statistic.finalize(reduce(statistic.merge, states))
+                    assert same_columns(merged, statistic.finalize(self.state(statistic, tiles))), (statistic, names)
+
     def test_states_travel(self) -> None:
         """A pickled state finishes like the state itself, and equal statistics hash alike."""
         for statistic, parts in self.cases():
@@ -157,6 +170,19 @@ class StatisticLaws:
             for statistic in self.statistics:
                 with np.errstate(all="raise"):
                     statistic.finalize(self.state(statistic, [tile]))
+
+
+class CountedPairs(NamedTuple):
+    """Pairs of 8-bit codes and how often each occurs."""
+
+    keys: NDArray[np.uint16]
+    counts: NDArray[np.int64]
+
+
+def pairs_of(old: Bytes, new: Bytes) -> CountedPairs:
+    """The counts of pairs of one-byte codes, as the scan makes them."""
+    keys, counts = np.unique(old.astype(np.uint16) | new.astype(np.uint16) << 8, return_counts=True)
+    return CountedPairs(keys, counts.astype(np.int64))
 
 
 def joined_tile(parts: Sequence[Tile]) -> Tile:

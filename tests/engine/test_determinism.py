@@ -26,6 +26,9 @@ def large_pair(random):
     wide[3, 7], wide[129, 1024] = np.nan, np.inf
     old["model.layers.1.wide.weight"], new["model.layers.1.wide.weight"] = cast(wide, "F32"), cast(wide, "BF16")
     old["model.layers.1.cut.weight"], new["model.layers.1.cut.weight"] = cast(wide, "F64"), cast(wide[:100], "F64")
+    for name, pair in (("codes", ("I8", "I8")), ("floats", ("F8_E4M3", "F8_E5M2")), ("flags", ("U8", "BOOL"))):
+        old[f"model.layers.1.{name}.weight"] = random_bytes(random, pair[0], (350, 301))  # counted by pairs of codes
+        new[f"model.layers.1.{name}.weight"] = random_bytes(random, pair[1], (350, 301))
     old["model.layers.1.turn.weight"] = cast(random.normal(size=(110, 700)) * (1 + 2j), "C64")
     new["model.layers.1.turn.weight"] = cast(random.normal(size=(110, 700)) * (1 + 3j), "C64")
     return old, new

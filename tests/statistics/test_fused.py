@@ -59,8 +59,8 @@ def check_pair(found: dict, old: np.ndarray, new: np.ndarray, differs: np.ndarra
     assert np.all(distance[:index] <= distance[index] * (1 + 2e-7))
 
 
-def check(old: np.ndarray, new: np.ndarray, encodings, ask: Ask = DEFAULT) -> None:
-    row = row_of(old, new, encodings, ask)
+def check(old: np.ndarray, new: np.ndarray, encodings, ask: Ask = DEFAULT, joint: bool = False) -> None:
+    row = row_of(old, new, encodings, ask, joint)
     with np.errstate(all="ignore"):
         a, b = oracles.numbers(old, encodings[0]), oracles.numbers(new, encodings[1])
         check_side(side_of(row, View.OLD), oracles.side(a), fourth=ask.fourth)
