@@ -72,7 +72,6 @@ REFUSED = [
     (["--io", "nmap"], "did you mean 'mmap'?"),
     (["--no-progress", "--progress", "bar"], "contradicts"),
     (["--stat"], "--stats"),
-    (["third"], "unexpected extra argument"),
 ]
 
 
