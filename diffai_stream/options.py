@@ -38,6 +38,7 @@ class Options:
     expect_unchanged: tuple[str, ...] = ()
     min_sqnr: float | None = None
     max_size: int | None = None
+    learning_rate: float | None = None
     memory_bandwidth: float | None = None
     peak_flops: float | None = None
     include: tuple[str, ...] = ()

@@ -16,11 +16,12 @@ from diffai_stream.analyses.base import (
     Finding,
     ModelEvidence,
     Skipped,
+    StateTensor,
     Table,
     functions,
 )
 from diffai_stream.analyses.catalogue import completed
-from diffai_stream.analyses.evidence import States, digests_of, table_of
+from diffai_stream.analyses.evidence import States, digests_of, state_of, table_of
 from diffai_stream.analyses.layers import Layers
 from diffai_stream.engine.executors import run
 from diffai_stream.engine.reduce import Outcome, Reducer
@@ -58,20 +59,20 @@ def compare(
     paths = expanded(checkpoints)
     with collection_paused():
         opened = [open_checkpoint(path) for path in paths]
-        sessions = [_session(old, new, options) for old, new in pairwise(opened[:2])]
-        plans = [session.plan_info() for session in sessions]
+        first = _session(opened[0], opened[1], options, len(opened) - 1)
+        plans = [first.plan_info()]
         for old, new in pairwise(opened[1:]):  # planned to be checked and told now, and again when it is their turn
-            plans.append(_session(old, new, options).plan_info())
+            plans.append(_session(old, new, options, len(opened) - 1).plan_info())
     if len(plans) == 1:
-        return Run(sessions[0], progress or NoProgress()).records()
-    return _trajectory(opened, sessions[0], plans, options, progress or NoProgress())
+        return Run(first, progress or NoProgress()).records()
+    return _trajectory(opened, first, plans, options, progress or NoProgress())
 
 
-def _session(old: Checkpoint, new: Checkpoint, options: Options) -> Session:
+def _session(old: Checkpoint, new: Checkpoint, options: Options, pair_count: int) -> Session:
     sides = shared(old, new, options.ignore_optimizer_state)
     aligned = align(sides.old, sides.new, options.maps)
     pairs = _not_failed(select(aligned.pairs, options.include, options.exclude), old, new)
-    return prepare(old, new, pairs, (*sides.oddities, *aligned.oddities), options)
+    return prepare(old, new, pairs, (*sides.oddities, *aligned.oddities), options, pair_count)
 
 
 def _trajectory(
@@ -85,7 +86,7 @@ def _trajectory(
     throughout, previous = Throughout(progress, plan["read_nbytes"]), list[ModelEvidence]()
     try:
         for composer.pair, (old, new) in enumerate(pairwise(checkpoints)):
-            session = first if composer.pair == 0 else _session(old, new, options)
+            session = first if composer.pair == 0 else _session(old, new, options, len(plans))
             run = Run(session, throughout, step=Step(composer, tuple(previous), len(plans)))
             yield from run.records()
             if run.tally.interrupted:
@@ -136,7 +137,9 @@ class Run:
         self.context = session.context
         if step:
             self.context = replace(self.context, previous=step.previous, index=len(step.previous), count=step.pair_count)
-        self.model = ModelEvidence(self.digests, {}, {}, {}, self.context)
+        self.looks_at_state = any(row.looks_at_state for row in session.analyses)
+        self.state_tensors: list[StateTensor] = []
+        self.model = ModelEvidence(self.digests, {}, {}, {}, self.context, self.state_tensors)
         self.held: list[dict[str, Any]] = []
         self.states: dict[int, States] = {}
         self.failed: dict[int, DiffaiError] = {}
@@ -267,6 +270,8 @@ class Run:
         pair = evidence.pair
         if pair.part == WEIGHTS:
             self.digests.append(digest)
+        elif self.looks_at_state:
+            self.state_tensors.append(state_of(evidence))
         if evidence.extras:
             kept = {statistic: columns for statistic, columns in evidence.extras.items() if statistic.kept}
             self.model.extras.update({pair.name: kept} if kept else {})

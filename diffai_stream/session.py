@@ -80,15 +80,20 @@ def _identity(checkpoints: Iterable[Checkpoint], options: Options) -> Iterator[o
 
 
 def prepare(
-    old: Checkpoint, new: Checkpoint, pairs: Sequence[TensorPair], oddities: Iterable[Oddity], options: Options
+    old: Checkpoint,
+    new: Checkpoint,
+    pairs: Sequence[TensorPair],
+    oddities: Iterable[Oddity],
+    options: Options,
+    pair_count: int = 1,
 ) -> Session:
-    """Plan a run over aligned pairs. Raises UsageError and MemoryLimitError before anything is read."""
+    """Plan a run over aligned pairs, one of `pair_count`. Raises UsageError and MemoryLimitError before anything is read."""
     check(options)
     analyses = tuple(chosen(options.analyses))
     for analysis in analyses:
         if check_analysis := getattr(analysis.load(), "check", None):
             check_analysis(pairs, options)
-    context = RunContext(old, new, tuple(pairs))
+    context = RunContext(old, new, tuple(pairs), count=pair_count)
     plan, skipped = _plan(context, analyses, options)
     ask = Ask(not options.fast, options.stats or not options.fast, options.epsilon, options.relative_tolerance)
     wants = Wants(options.stats, options.stats, options.histograms, laws=not options.fast, codes=not options.fast)

@@ -50,7 +50,8 @@ class Analysis:
     UsageError before anything is read, and so may `needs_in`. `reads_identical` ones look at sides that are known to be
     equal too; an `is_gate` one sets the exit status, and only its own flag asks for it. `default` analyses run without
     their flag; a flag only adds. `one_sided` ones make sense for a single checkpoint; the tensor findings of `ranks_tensors`
-    ones are in the model evidence at the end, for them and for those after them in the catalogue.
+    ones are in the model evidence at the end, for them and for those after them in the catalogue; `looks_at_state` ones find
+    what is beside the weights there.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Analysis:
     default: bool = False
     one_sided: bool = False
     ranks_tensors: bool = False
+    looks_at_state: bool = False
     needs: tuple[str, ...] = ()
     passes: int = 1
     reference: str = ""
@@ -114,9 +116,11 @@ class RunContext:
 
     @cached_property
     def configurations(self) -> tuple[Context, Context]:
-        """What lies beside old and new without the tokenizers, which take long to read."""
+        """What lies beside old and new without the tokenizers, which take long to read; of a trajectory read once."""
         from diffai_stream.context.read import context_of
 
+        if self.previous:
+            return self.previous[-1].run.configurations[1], context_of(self.new, with_tokenizer=False)
         return context_of(self.old, with_tokenizer=False), context_of(self.new, with_tokenizer=False)
 
 
@@ -169,7 +173,8 @@ class LayerEvidence(NamedTuple):
 class ModelEvidence(NamedTuple):
     """All of the model: the digest of every tensor in plan order, the findings by analysis so far, layer ones too.
 
-    `extras` are those other statistics of tensors by name that are `kept` until the end; `layers` the merged figures by layer.
+    `extras` are those other statistics of tensors by name that are `kept` until the end; `layers` the merged figures by
+    layer; `state` what is beside the weights, where an analysis looks at it.
     """
 
     tensors: Sequence[Any]
@@ -177,6 +182,26 @@ class ModelEvidence(NamedTuple):
     extras: dict[str, dict[Any, dict[str, Any]]]
     layers: dict[str, dict[str, Any]]
     run: RunContext
+    state: Sequence[StateTensor] = ()
+
+
+class SideSums(NamedTuple):
+    """One side of a tensor beside the weights: finite elements, their sum and sum of squares, elements that are not finite."""
+
+    count: int  # type: ignore[assignment]  # hides tuple.count
+    total: float
+    squares: float
+    nonfinite: int
+
+
+class StateTensor(NamedTuple):
+    """What is kept until the end of a tensor beside the weights: its part, sums of each side, None where it was not read."""
+
+    name: str
+    part: str
+    old: SideSums | None
+    new: SideSums | None
+    dot: float
 
 
 class Digest(NamedTuple):

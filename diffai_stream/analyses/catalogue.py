@@ -13,6 +13,7 @@ from diffai_stream.analyses.fields import AnomalyFields, LayerImpactFields, Quan
 from diffai_stream.analyses.gates.rows import ROWS as GATES
 from diffai_stream.analyses.representation.rows import ROWS as REPRESENTATION
 from diffai_stream.analyses.structure.rows import ROWS as STRUCTURE
+from diffai_stream.analyses.training.rows import ROWS as TRAINING
 from diffai_stream.errors import UsageError
 from diffai_stream.options import Options
 
@@ -62,7 +63,7 @@ _ROWS = (
     ),
 )
 
-FAMILIES: tuple[tuple[Analysis, ...], ...] = (_ROWS, STRUCTURE, EFFICIENCY, REPRESENTATION, ATTENTION, GATES)
+FAMILIES: tuple[tuple[Analysis, ...], ...] = (_ROWS, STRUCTURE, EFFICIENCY, REPRESENTATION, ATTENTION, TRAINING, GATES)
 """The rows of each family folder, in the order in which they run: gates and documents, which judge the others, come last."""
 
 ANALYSES: dict[str, Analysis] = {row.name: row for rows in FAMILIES for row in rows}

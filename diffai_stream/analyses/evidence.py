@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from diffai_stream.analyses.base import Digest, Evidence, RunContext, Table
+from diffai_stream.analyses.base import Digest, Evidence, RunContext, SideSums, StateTensor, Table
 from diffai_stream.engine.results import TensorStates
 from diffai_stream.options import Options
 from diffai_stream.plan.chunks import real_shape
@@ -248,6 +248,19 @@ def _digest(evidence: Evidence, rms: Sequence[float | None], squares: Sequence[f
         old_hash=_hash(evidence, "old"),
         new_hash=_hash(evidence, "new"),
     )
+
+
+def state_of(evidence: Evidence) -> StateTensor:
+    """What is kept of a tensor beside the weights."""
+    row, pair = evidence.row[None], evidence.pair
+    old, new = (_sums(row, SIDES[side]) if evidence.stats[side] is not None else None for side in ("old", "new"))
+    return StateTensor(pair.name, pair.part, old, new, float(field(row, View.PAIR, "dot")[0]))
+
+
+def _sums(row: NDArray[np.float64], view: View) -> SideSums:
+    count = field(row, view, "n")
+    total, squares = count * field(row, view, "mean"), sum_of_squares(row, view)
+    return SideSums(int(count[0]), float(total[0]), float(squares[0]), int(nonfinite_count(row, view)[0]))
 
 
 def _hash(evidence: Evidence, side: str) -> str | None:

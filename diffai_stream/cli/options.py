@@ -87,6 +87,13 @@ ROWS = (
         "X",
     ),
     Row("all_analyses", "Analyses", "All analyses but the gates, which set the exit status."),
+    Row(
+        "learning_rate",
+        _FIGURES,
+        "Learning rate of the run: gradients are then estimated where none are stored.",
+        Amount(),
+        "X",
+    ),
     Row("memory_bandwidth", _FIGURES, "Bytes a second of the memory that the model runs in, e.g. 3.35e12.", Amount(), "X"),
     Row("peak_flops", _FIGURES, "Operations a second of the hardware, e.g. 9.9e14.", Amount(), "X"),
     Row("tolerance", _GATES, "Greatest relative change of a layer.", Amount(), "X"),
@@ -194,6 +201,7 @@ def chosen_options(values: Mapping[str, Any]) -> Options:
 
 def _chosen_analyses(values: Mapping[str, Any], fields: Mapping[str, Any]) -> tuple[str, ...]:
     implied = {"quantization"} if fields.get("precision_loss_threshold") is not None else set()
+    implied |= {"gradient_analysis"} if fields.get("compare_gradients") or fields.get("learning_rate") is not None else set()
     asked = {row.name for row in ANALYSES.values() if row.flag and values.get(_analysis_parameter(row))}
     return tuple(name for name in ANALYSES if name in asked | implied)
 
