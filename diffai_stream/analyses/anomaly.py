@@ -86,6 +86,8 @@ def model(evidence: ModelEvidence, options: Options) -> Iterator[Finding]:
     yield from _over_depth(evidence.tensors)
     yield from _update_spikes(evidence.tensors)
     yield from _duplicates(evidence.tensors)
+    if "similarity_matrix" in options.analyses:
+        yield from _near_duplicates(evidence)
 
 
 def _finding(kind: str, subject: str, side: str | None, judged: Judged, entry: Any = None, scope: str = "tensor") -> Finding:
@@ -299,3 +301,16 @@ def _duplicates(tensors: Iterable[Digest]) -> Iterator[Finding]:
         side = "both" if len(sides) == 2 else sides[0]
         shown = ", ".join(alike[1:9]) + (", ..." if len(alike) > 9 else "")
         yield _finding("duplicate_layer", alike[0], side, (None, None, len(alike), f"same content as {shown}"))
+
+
+def _near_duplicates(evidence: ModelEvidence) -> Iterator[Finding]:
+    """duplicate_layer: tensors of one role and side that are alike without being equal, by their sketches."""
+    from diffai_stream.analyses.representation.similarity import DUPLICATE_BELOW, duplicates
+
+    constant = [f.subject for f in evidence.findings.get("anomaly", ()) if f.fields["kind"] in ("constant", "all_zero")]
+    hashes = {(side, d.name): value for d in evidence.tensors for side, value in (("old", d.old_hash), ("new", d.new_hash))}
+    for number, side in enumerate(("old", "new")):
+        for first, second, distance in duplicates(evidence, number, constant):
+            if hashes[side, first] is None or hashes[side, first] != hashes[side, second]:
+                judged = (distance, DUPLICATE_BELOW, 2, f"1 - cosine with {second}, from sketches")
+                yield _finding("duplicate_layer", first, side, judged)

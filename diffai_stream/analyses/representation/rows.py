@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from diffai_stream.analyses.base import Analysis
-from diffai_stream.analyses.representation.fields import ClusteringFields, EmbeddingFields
+from diffai_stream.analyses.representation.fields import ClusteringFields, EmbeddingFields, SimilarityFields
 
 _HERE = "diffai_stream.analyses.representation"
 
@@ -31,5 +31,18 @@ ROWS = (
         fields=ClusteringFields,
         needs=("row_samples",),
         reference="k-means, Lloyd 1982; adjusted Rand index, Hubert & Arabie 1985",
+    ),
+    Analysis(
+        name="similarity_matrix",
+        flag="--similarity-matrix",
+        title="which layers of old are like which of new: copied, shifted or doubled ones",
+        family="representation",
+        scopes=("model",),
+        basis="measured",
+        module=f"{_HERE}.similarity",
+        fields=SimilarityFields,
+        needs=("agreement", "sketch"),
+        reference="count-sketch, Charikar, Chen & Farach-Colton 2002; the diagonal from the sums of the pair",
+        reads_identical=True,
     ),
 )
