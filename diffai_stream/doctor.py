@@ -22,6 +22,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
     "torch": ("torch",),
     "distributed": ("distributed",),
     "arrow": ("pyarrow",),
+    "charts": ("vl-convert-python",),
     "orbax": ("tensorstore", "zarr"),
     "zarr": ("zarr",),
     "formats": ("h5py", "gguf"),
@@ -29,7 +30,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
 }
 """The libraries of each pip extra."""
 
-MODULES = {"scikit-learn": "sklearn"}
+MODULES = {"scikit-learn": "sklearn", "vl-convert-python": "vl_convert"}
 """What a library is imported as, where that is not its name."""
 
 _CORE = ("numpy", "numba", "dask", "safetensors", "orjson", "click", "rich", "PyYAML", "threadpoolctl", "xxhash")

@@ -12,6 +12,7 @@ import click
 from diffai_stream.cli.options import Printing
 from diffai_stream.cli.signals import Signals
 from diffai_stream.cli.streams import BrokenOutputError, OutputError, StandardOutput, SteadyProgress, complain
+from diffai_stream.errors import UsageError
 
 if TYPE_CHECKING:
     from diffai_stream.report.base import ByteStream, Writer, WriterOptions
@@ -40,6 +41,8 @@ def print_records(
     stream = StandardOutput(progress.clear) if is_terminal else StandardOutput()
     options = stream_options(sys.stdout, printing.color, top=top, timestamps=printing.timestamps)
     name = printing.output or ("text" if is_terminal else "ndjson")
+    if is_terminal and name in catalogue.WRITERS and catalogue.WRITERS[name].is_binary:
+        raise UsageError(f"{name} is no text for a terminal; redirect it: diffai ... -o {name} > report.{name}")
     writer = (open_writer or catalogue.open_writer)(name, stream, options)
     records = cast(Records, source(progress))
     try:

@@ -17,7 +17,8 @@ class WriterRow:
     """One output.
 
     `target` is `module:Class`, imported only when the output is used; `is_document` tells outputs that are complete only
-    at the end from those whose every part can be used as soon as it is printed.
+    at the end from those whose every part can be used as soon as it is printed; `is_binary` ones are never printed on a
+    terminal.
     """
 
     name: str
@@ -25,6 +26,7 @@ class WriterRow:
     target: str
     media_type: str
     is_document: bool = False
+    is_binary: bool = False
 
     def open(self, stream: ByteStream, options: WriterOptions) -> Writer:
         """A writer of this output on `stream`."""
@@ -50,6 +52,21 @@ _ROWS = (
         is_document=True,
     ),
     WriterRow("yaml", "one YAML sequence of the records", "diffai_stream.report.yaml_stream:YamlWriter", "application/yaml"),
+    WriterRow(
+        "arrow",
+        "one Arrow table of the records, as an IPC stream",
+        "diffai_stream.report.arrow:ArrowWriter",
+        "application/vnd.apache.arrow.stream",
+        is_binary=True,
+    ),
+    WriterRow(
+        "parquet",
+        "the same table as a Parquet file",
+        "diffai_stream.report.arrow:ParquetWriter",
+        "application/vnd.apache.parquet",
+        is_document=True,
+        is_binary=True,
+    ),
 )
 
 WRITERS: dict[str, WriterRow] = {row.name: row for row in _ROWS}

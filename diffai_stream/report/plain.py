@@ -22,19 +22,20 @@ def sanitised(value: Any) -> Any:
     if value is None or isinstance(value, (bool, int)):
         return value
     if isinstance(value, str):
-        return _encodable(value)
+        return encodable(value)
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {_encodable(str(key)): sanitised(item) for key, item in value.items()}
+        return {encodable(str(key)): sanitised(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [sanitised(item) for item in value]
     if hasattr(value, "tolist"):
         return sanitised(value.tolist())
-    return _encodable(str(value))
+    return encodable(str(value))
 
 
-def _encodable(text: str) -> str:
+def encodable(text: str) -> str:
+    r"""The text in UTF-8, a lone surrogate written out as `\udcff`."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
