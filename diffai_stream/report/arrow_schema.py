@@ -58,16 +58,14 @@ def _shape(schema: Schema, definitions: Mapping[str, Schema]) -> Shape:
         shapes = [_shape(item, definitions) for item in schema["anyOf"] if item != {"type": "null"}]
         return shapes[0] if len(shapes) == 1 else None
     kind = schema.get("type")
-    kinds = [name for name in (kind if isinstance(kind, list) else [kind]) if name != "null"]
-    if set(kinds) == {"integer", "number"}:
+    names = [name for name in (kind if isinstance(kind, list) else [kind]) if name != "null"]
+    if set(names) == {"integer", "number"}:
         return float
-    if len(kinds) != 1:
-        return None
-    if kinds[0] == "array":
+    if names == ["array"]:
         return [_shape(schema["items"], definitions)] if "items" in schema else None
-    if kinds[0] == "object":
+    if names == ["object"]:
         return {name: _shape(field, definitions) for name, field in schema.get("properties", {}).items()}
-    return _SCALARS.get(kinds[0])
+    return _SCALARS.get(str(names[0])) if len(names) == 1 else None
 
 
 def _merged(one: Shape, other: Shape) -> Shape:
