@@ -83,7 +83,7 @@ def arrow_schema() -> Any:
     """The `pyarrow.Schema` of the records; its metadata holds the version of the record schema."""
     arrow = pyarrow()
     fields = [arrow.field(name, _arrow_type(arrow, shape)) for name, shape in record_shape().items()]
-    return arrow.schema(fields, metadata={"diffai_stream.schema_version": str(SCHEMA_VERSION)})
+    return arrow.schema(fields, metadata={"schema_version": str(SCHEMA_VERSION)})
 
 
 def _arrow_type(arrow: Any, shape: Shape) -> Any:
