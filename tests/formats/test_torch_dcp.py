@@ -10,6 +10,7 @@ import pytest
 
 from diffai_stream.errors import FormatError
 from diffai_stream.formats.catalogue import open_checkpoint
+from diffai_stream.formats.pickled.allowed import Names
 from diffai_stream.pipeline import compare
 
 torch = pytest.importorskip("torch")
@@ -103,6 +104,28 @@ def test_one_rank_as_torch_writes_it(tmp_path):
     }
     summary = list(compare(str(exported(tmp_path / "x.safetensors", weights())), str(tmp_path / "dcp")))[-1]
     assert (summary["status"], summary["counts"]["unchanged"]) == ("equivalent", len(weights()))
+
+
+def test_members_of_enumerations_as_early_patches_of_python_3_11_pickle_them(tmp_path, monkeypatch):
+    from torch.distributed.checkpoint.metadata import _MEM_FORMAT_ENCODING
+
+    monkeypatch.setattr(_MEM_FORMAT_ENCODING, "__reduce_ex__", lambda self, _: (getattr, (type(self), self.name)))
+    dcp.save(weights(), checkpoint_id=str(tmp_path / "dcp"), no_dist=True)
+    assert b"getattr" in (tmp_path / "dcp" / ".metadata").read_bytes()
+    found = open_checkpoint(str(tmp_path / "dcp"))
+    assert (found.unsafe_globals, {entry.name for entry in found.tensors}) == ((), set(weights()))
+
+
+@pytest.mark.parametrize(
+    "other", [("os", "SYSTEM"), ("torch.distributed.checkpoint.metadata._MEM_FORMAT_ENCODING", "__class__")]
+)
+def test_any_other_use_of_getattr_is_reported(other):
+    names = Names()
+    find = names.find("builtins", "getattr").call
+    find(names.find("torch.distributed.checkpoint.metadata", "_MEM_FORMAT_ENCODING"), "TORCH_CONTIGUOUS_FORMAT")
+    assert names.told() == ()
+    find(names.find(*other[0].rpartition(".")[::2]), other[1])
+    assert "builtins.getattr" in names.told()
 
 
 @pytest.mark.parametrize("axis", [0, 1, -1])

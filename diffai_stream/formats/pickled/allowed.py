@@ -16,6 +16,8 @@ from diffai_stream.formats.pickled.values import Global, Instance
 
 MAX_TOLD = 100
 _MAX_NAME = 200
+_GETATTR = "builtins.getattr"
+_ENUMERATION = "torch.distributed.checkpoint.metadata._MEM_FORMAT_ENCODING"
 _OLD_MODULES = {"__builtin__": "builtins", "copy_reg": "copyreg", "torch.tensor": "torch._tensor"}
 
 
@@ -110,6 +112,7 @@ class Names:
 
     def __init__(self) -> None:
         self.unlisted: dict[str, None] = {}
+        self._members = self._other_attributes = 0
 
     def find(self, module: str, name: str) -> Global:
         """The stand-in of a name. Nothing is imported."""
@@ -119,12 +122,25 @@ class Names:
         if not allowed and not _CLASSES.fullmatch(path):
             if len(self.unlisted) < MAX_TOLD:
                 self.unlisted[printable(path)[:_MAX_NAME]] = None
-            return Global(module, name, False, _UNLISTED_CALLS.get(path))
+            return Global(module, name, False, self._attribute if path == _GETATTR else _UNLISTED_CALLS.get(path))
         return Global(module, name, True, _CALLS.get(path), arrays.BUILT.get(path))
 
     def told(self) -> tuple[str, ...]:
         """The names that are on no list, in order."""
-        return tuple(sorted(self.unlisted))
+        plain = {_GETATTR} if self._members and not self._other_attributes else set()
+        return tuple(sorted(self.unlisted.keys() - plain))
+
+    def _attribute(self, *args: Any) -> Instance:
+        """`getattr(enumeration, name)`: CPython 3.11.0 to 3.11.3 pickle members of an enumeration so.
+
+        Only for the one that checkpoints of torch.distributed hold is it nothing to report.
+        """
+        kind, name = args if len(args) == 2 else (None, None)
+        if isinstance(kind, Global) and kind.path == _ENUMERATION and isinstance(name, str) and name.isupper():
+            self._members += 1
+        else:
+            self._other_attributes += 1
+        return Instance(kind, (name,))
 
 
 def _is_dtype(module: str, name: str) -> bool:
