@@ -15,7 +15,7 @@ from diffai_stream.errors import UsageError
 from diffai_stream.formats.base import Checkpoint, Oddity
 from diffai_stream.options import Options
 from diffai_stream.plan.chunks import Batch, Slice, batches, real_shape, slices_of
-from diffai_stream.plan.memory import check_limit, projected_nbytes
+from diffai_stream.plan.memory import check_limit, projected_nbytes, statistics_nbytes
 from diffai_stream.plan.pairs import TensorPair
 from diffai_stream.plan.sources import is_gathered, scanned_encoding
 from diffai_stream.statistics.finishing import Wants
@@ -55,7 +55,7 @@ class Session:
             "batch_count": len(self.batches),
             "read_nbytes": self.read_nbytes,
             "chunk_nbytes": chunk,
-            "projected_memory_nbytes": _projected(self.pairs, self.options),
+            "projected_memory_nbytes": _projected(self.pairs, self.batches, self.options),
             "executor": executor_name(self.options),
             "worker_count": workers,
         }
@@ -149,7 +149,7 @@ def _plan(context: RunContext, analyses: Sequence[Analysis], options: Options) -
         skipped += reasons
         slices += slices_of(pair, options.chunk_size, statistics, read_identical)
     plan = list(batches(slices))
-    check_limit(_projected(pairs, options), options.memory_limit, options.chunk_size, worker_count(options))
+    check_limit(_projected(pairs, plan, options), options.memory_limit, options.chunk_size, worker_count(options))
     return plan, skipped
 
 
@@ -177,10 +177,11 @@ def statistics_for(
     return tuple(statistic for statistic in wanted if not reasons[statistic]), skipped
 
 
-def _projected(pairs: Sequence[TensorPair], options: Options) -> int:
+def _projected(pairs: Sequence[TensorPair], plan: Sequence[Batch], options: Options) -> int:
     gathers = any(is_gathered(entry) for pair in pairs for entry in pair.entries)
     gather = 3 * options.chunk_size if gathers else 0
-    return projected_nbytes(worker_count(options), options.chunk_size, len(pairs), gather, any(map(_counts_pairs, pairs)))
+    counts_pairs, other = any(map(_counts_pairs, pairs)), statistics_nbytes(plan)
+    return projected_nbytes(worker_count(options), options.chunk_size, len(pairs), gather, counts_pairs, other)
 
 
 def _counts_pairs(pair: TensorPair) -> bool:

@@ -161,13 +161,6 @@ def splat(typing_context: Any, value: Any, lanes: Any) -> Any:
     return result(value, lanes), lambda context, builder, signature, arguments: _splat(builder, arguments[0], result.lanes)
 
 
-@intrinsic(prefer_literal=True)
-def ramp(typing_context: Any, lanes: Any) -> Any:
-    """int32 0, 1, 2, ... by lane."""
-    result = Vector(types.int32, lanes.literal_value)
-    return result(lanes), lambda *_: ir.Constant(ir.VectorType(I32, result.lanes), list(range(result.lanes)))
-
-
 @intrinsic
 def where(typing_context: Any, mask: Any, a: Any, b: Any) -> Any:
     """a where the mask is set, else b."""

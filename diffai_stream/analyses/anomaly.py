@@ -307,10 +307,9 @@ def _near_duplicates(evidence: ModelEvidence) -> Iterator[Finding]:
     """duplicate_layer: tensors of one role and side that are alike without being equal, by their sketches."""
     from diffai_stream.analyses.representation.similarity import DUPLICATE_BELOW, duplicates
 
-    constant = [f.subject for f in evidence.findings.get("anomaly", ()) if f.fields["kind"] in ("constant", "all_zero")]
-    hashes = {(side, d.name): value for d in evidence.tensors for side, value in (("old", d.old_hash), ("new", d.new_hash))}
-    for number, side in enumerate(("old", "new")):
-        for first, second, distance in duplicates(evidence, number, constant):
-            if hashes[side, first] is None or hashes[side, first] != hashes[side, second]:
-                judged = (distance, DUPLICATE_BELOW, 2, f"1 - cosine with {second}, from sketches")
-                yield _finding("duplicate_layer", first, side, judged)
+    constant = {f.subject for f in evidence.findings.get("anomaly", ()) if f.fields["kind"] in ("constant", "all_zero")}
+    hashes = {d.name: d.old_hash for d in evidence.tensors}, {d.name: d.new_hash for d in evidence.tensors}
+    for side, first, second, distance in duplicates(evidence, constant):
+        if hashes[side][first] is None or hashes[side][first] != hashes[side][second]:
+            judged = (distance, DUPLICATE_BELOW, 2, f"1 - cosine with {second}, from sketches")
+            yield _finding("duplicate_layer", first, ("old", "new")[side], judged)

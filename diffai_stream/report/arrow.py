@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from abc import ABC, abstractmethod
 from typing import Any, Final
 
 from diffai_stream.report.arrow_schema import arrow_schema, pyarrow, row_of
@@ -29,7 +30,7 @@ class _Sink(io.RawIOBase):
         return len(chunk)
 
 
-class _TableWriter:
+class _TableWriter(ABC):
     """Gathers rows and passes them on a batch at a time; the subclass opens the file."""
 
     def __init__(self, stream: ByteStream, options: WriterOptions) -> None:
@@ -39,8 +40,9 @@ class _TableWriter:
         self._closed = False
         self._file = self._open(_Sink(stream))
 
+    @abstractmethod
     def _open(self, sink: _Sink) -> Any:
-        raise NotImplementedError
+        """The file of pyarrow."""
 
     def write(self, record: Record) -> None:
         """Note the record as a row; every thousand rows are written."""

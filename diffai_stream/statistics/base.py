@@ -91,6 +91,10 @@ class Statistic(ABC, Generic[S]):
         """Whether it multiplies matrices with a library that starts threads of its own unless it is kept from it."""
         return False
 
+    def result_nbytes(self, shape: tuple[int, ...], numel: int) -> int:
+        """Bytes of the state of a part of `numel` elements of a tensor of this shape, where that is more than a few KB."""
+        return 0
+
     def skip_reason(self, shape: tuple[int, ...]) -> str | None:
         """Why it cannot be computed for a tensor of this shape, or None."""
         return None

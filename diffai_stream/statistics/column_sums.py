@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffai_stream.native import Entry
-from diffai_stream.statistics.base import Statistic, Tile
+from diffai_stream.statistics.base import Statistic, Tile, same_type
 from diffai_stream.statistics.layout import LEAF_NUMEL, View, leaf_numel
+from diffai_stream.statistics.tree import Node, joined, leaves, total
 
 _MODULE = "diffai_stream.statistics.kernels.column_sums"
 sum_columns32, sum_columns64 = Entry(_MODULE, "sum_columns32"), Entry(_MODULE, "sum_columns64")
@@ -31,18 +32,10 @@ class ColumnField(IntEnum):
     DOT = 2
 
 
-class Block(NamedTuple):
-    """The sums of `count` leaves from number `first` on: a node of the tree."""
-
-    first: int
-    count: int  # type: ignore[assignment]  # hides tuple.count
-    sums: Matrix
-
-
 class ColumnBlocks(NamedTuple):
     """The largest nodes of the tree that a run of leaves fills, in order."""
 
-    blocks: tuple[Block, ...]
+    blocks: tuple[Node, ...]
     columns: int
 
 
@@ -63,6 +56,10 @@ class ColumnSums(Statistic[ColumnBlocks]):
             return f"has {len(shape)} axes, a matrix has 2"
         return f"has {shape[1]:,} columns, more than {LEAF_NUMEL:,}" if shape[1] > LEAF_NUMEL else None
 
+    def result_nbytes(self, shape: tuple[int, ...], numel: int) -> int:
+        """Of a node; that of a tensor of many rows is one of them."""
+        return 8 * len(ColumnField) * shape[-1]
+
     def empty(self) -> ColumnBlocks:
         """No leaf."""
         return ColumnBlocks((), 0)
@@ -74,36 +71,18 @@ class ColumnSums(Statistic[ColumnBlocks]):
             return self.merge(state, ColumnBlocks((), columns))
         leaf = leaf_numel(tile.shape)
         sums = np.empty((-(-tile.old.size // leaf), len(ColumnField) * columns))
-        dtype = np.result_type(tile.old, tile.new)
-        with np.errstate(invalid="ignore"):  # widening a signalling NaN
-            old, new = tile.old.astype(dtype, copy=False), tile.new.astype(dtype, copy=False)
-        (sum_columns32 if dtype == np.float32 else sum_columns64)(old, new, columns, leaf // columns, sums)
-        first = tile.first // leaf
-        blocks = tuple(Block(first + i, 1, row.reshape(len(ColumnField), columns)) for i, row in enumerate(sums))
+        old, new = same_type(tile)
+        (sum_columns32 if old.dtype == np.float32 else sum_columns64)(old, new, columns, leaf // columns, sums)
+        blocks = leaves(tile.first // leaf, sums.reshape(-1, len(ColumnField), columns))
         return self.merge(state, ColumnBlocks(blocks, columns))
 
     def merge(self, left: ColumnBlocks, right: ColumnBlocks) -> ColumnBlocks:
         """The nodes of both parts; two children of one node become that node."""
-        blocks = list(left.blocks)
-        for block in right.blocks:
-            blocks.append(block)
-            while len(blocks) > 1 and _are_siblings(*blocks[-2:]):
-                last, before = blocks.pop(), blocks.pop()
-                with np.errstate(over="ignore", invalid="ignore"):  # squares of float64 beyond 1e154
-                    blocks.append(Block(before.first, 2 * before.count, before.sums + last.sums))
-        return ColumnBlocks(tuple(blocks), max(left.columns, right.columns))
+        return ColumnBlocks(joined(left.blocks, right.blocks), max(left.columns, right.columns))
 
     def finalize(self, state: ColumnBlocks) -> dict[str, Matrix]:
         """`columns`: float64[3, C], see ColumnField; a tensor that was never seen has none."""
-        sums = np.zeros((len(ColumnField), state.columns))
-        for block in state.blocks:
-            with np.errstate(over="ignore", invalid="ignore"):
-                sums = sums + block.sums
-        return {"columns": sums}
-
-
-def _are_siblings(left: Block, right: Block) -> bool:
-    return left.count == right.count and left.first + left.count == right.first and left.first % (2 * left.count) == 0
+        return {"columns": total(state.blocks, np.zeros((len(ColumnField), state.columns)))}
 
 
 class FittedColumns(NamedTuple):

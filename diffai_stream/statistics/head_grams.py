@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from diffai_stream.statistics.base import Statistic, Tile
 from diffai_stream.statistics.layout import LEAF_NUMEL, View
+from diffai_stream.statistics.tree import Node, parent
 
 OLD, NEW, CROSS = range(3)
 BLOCK_NUMEL = 1 << 20  # elements of a run of rows when heads are columns
@@ -31,14 +32,6 @@ def _quiet() -> np.errstate:
     return np.errstate(over="ignore", invalid="ignore", under="ignore")
 
 
-class Block(NamedTuple):
-    """Grams float64[heads, 3, size, size] of `count` blocks from number `first` on."""
-
-    first: int
-    count: int  # type: ignore[assignment]  # hides tuple.count
-    grams: Grams
-
-
 class Pending(NamedTuple):
     """Rows of one block from row `row` on, values[2 sides, rows, columns]; the block ends before row `stop`."""
 
@@ -48,9 +41,9 @@ class Pending(NamedTuple):
 
 
 class GramState(NamedTuple):
-    """Blocks and rows of unfinished ones, in order; the columns seen, 0 at first."""
+    """Nodes with float64[heads, 3, size, size] and rows of unfinished ones, in order; the columns seen, 0 at first."""
 
-    items: tuple[Block | Pending, ...]
+    items: tuple[Node | Pending, ...]
     columns: int
 
 
@@ -80,6 +73,11 @@ class HeadGrams(Statistic[GramState]):
             return f"has {shape[self.axis]:,} {('rows', 'columns')[self.axis]}, which are no whole heads of {self.size}"
         return f"has rows of {shape[1]:,} elements, more than {LEAF_NUMEL:,}" if shape[1] > LEAF_NUMEL else None
 
+    def result_nbytes(self, shape: tuple[int, ...], numel: int) -> int:
+        """Of the heads among so many elements, or of all of them where heads are columns."""
+        heads = shape[1] // self.size if self.axis else -(-numel // (shape[1] * self.size))
+        return 3 * 8 * heads * self.size**2
+
     def empty(self) -> GramState:
         """No row."""
         return GramState((), 0)
@@ -93,7 +91,7 @@ class HeadGrams(Statistic[GramState]):
         dtype = np.float32 if tile.old.dtype == tile.new.dtype == np.float32 else np.float64
         sides = [side.reshape(-1, columns) for side in (tile.old, tile.new)]
         last = first + len(sides[0])
-        items: list[Block | Pending] = []
+        items: list[Node | Pending] = []
         for row in (first, *range((first // step + 1) * step, last, step)):
             stop = min((row // step + 1) * step, rows)
             with _quiet():
@@ -104,7 +102,7 @@ class HeadGrams(Statistic[GramState]):
     def merge(self, left: GramState, right: GramState) -> GramState:
         """Rows of one block come together; a block that is complete becomes its products, two children their sum."""
         columns = max(left.columns, right.columns)
-        items: list[Block | Pending] = []
+        items: list[Node | Pending] = []
         for item in left.items + right.items:
             items.append(self._closed(item, columns))
             while len(items) > 1 and (joined := self._joined(items[-2], items[-1])) is not None:
@@ -114,7 +112,7 @@ class HeadGrams(Statistic[GramState]):
     def finalize(self, state: GramState) -> dict[str, Any]:
         """`old`, `new` (symmetric) and `cross` (old·newᵀ): float64[heads, d, d]; elements not finite on a side count as 0."""
         blocks = [self._product(item, state.columns) if isinstance(item, Pending) else item for item in state.items]
-        grams = [block.grams for block in blocks]
+        grams = [block.sums for block in blocks]
         empty = np.zeros((0, 3, self.size, self.size))
         with _quiet():
             found = empty if not grams else np.concatenate(grams) if self.axis == 0 else sum(grams[1:], grams[0])
@@ -125,29 +123,26 @@ class HeadGrams(Statistic[GramState]):
             return self.size
         return min(BLOCK_ROWS, max(64, 1 << ((BLOCK_NUMEL // columns).bit_length() - 1)))
 
-    def _closed(self, item: Block | Pending, columns: int) -> Block | Pending:
+    def _closed(self, item: Node | Pending, columns: int) -> Node | Pending:
         whole = isinstance(item, Pending) and item.values.shape[1] == item.stop - item.row
         starts = isinstance(item, Pending) and item.row % self._block_rows(columns) == 0
         return self._product(item, columns) if whole and starts and isinstance(item, Pending) else item
 
-    def _joined(self, left: Block | Pending, right: Block | Pending) -> Block | Pending | None:
+    def _joined(self, left: Node | Pending, right: Node | Pending) -> Node | Pending | None:
         """Both as one, where they are neighbours in a block or children of one node."""
         if isinstance(left, Pending) and isinstance(right, Pending):
             if left.stop == right.stop and left.row + left.values.shape[1] == right.row:
                 return Pending(left.row, left.stop, np.concatenate([left.values, right.values], axis=1))
-        elif isinstance(left, Block) and isinstance(right, Block) and self.axis == 1:
-            neighbours = left.count == right.count and left.first + left.count == right.first
-            if neighbours and left.first % (2 * left.count) == 0:
-                with _quiet():
-                    return Block(left.first, 2 * left.count, left.grams + right.grams)
+        elif isinstance(left, Node) and isinstance(right, Node) and self.axis == 1:
+            return parent(left, right)
         return None
 
-    def _product(self, item: Pending, columns: int) -> Block:
+    def _product(self, item: Pending, columns: int) -> Node:
         number, values = item.row // self._block_rows(columns), item.values
         if self.axis == 0:
-            return Block(number, 1, products(values)[None])
+            return Node(number, 1, products(values)[None])
         heads = values.reshape(2, values.shape[1], -1, self.size).transpose(2, 0, 3, 1)  # [heads, sides, size, rows]
-        return Block(number, 1, np.stack([products(head) for head in heads]))
+        return Node(number, 1, np.stack([products(head) for head in heads]))
 
 
 def products(values: Values) -> Grams:

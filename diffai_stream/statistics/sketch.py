@@ -17,29 +17,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffai_stream.native import Entry
-from diffai_stream.statistics.base import Statistic, Tile
+from diffai_stream.statistics.base import Statistic, Tile, same_type
 from diffai_stream.statistics.layout import View, leaf_numel
+from diffai_stream.statistics.tree import Node, joined, leaves, total
 
 _MODULE = "diffai_stream.statistics.kernels.sketch"
 sketch32, sketch64 = Entry(_MODULE, "sketch32"), Entry(_MODULE, "sketch64")
 WIDTH = 4096  # as in the kernel, whose import would import numba
 SCRATCH = WIDTH + 64
-Sums = NDArray[np.float64]
 Sketched = NDArray[np.float32]
-
-
-class Block(NamedTuple):
-    """The sums of `count` leaves from number `first` on: a node of the tree."""
-
-    first: int
-    count: int  # type: ignore[assignment]  # hides tuple.count
-    sums: Sums
 
 
 class SketchState(NamedTuple):
     """The largest nodes of the tree that a run of leaves fills, in order, and the elements of the whole tensor."""
 
-    blocks: tuple[Block, ...]
+    blocks: tuple[Node, ...]
     numel: int
 
 
@@ -59,6 +51,10 @@ class Sketch(Statistic[SketchState]):
         """At most 16 KB a tensor."""
         return True
 
+    def result_nbytes(self, shape: tuple[int, ...], numel: int) -> int:
+        """Of a node, in float64."""
+        return 8 * WIDTH
+
     def empty(self) -> SketchState:
         """No leaf."""
         return SketchState((), 0)
@@ -73,44 +69,28 @@ class Sketch(Statistic[SketchState]):
         old, new = self._sides(tile)
         run = sketch32 if old.dtype == np.float32 else sketch64
         run(old, new, self.view == View.DELTA, tile.first, leaf, np.empty(SCRATCH), out)
-        first = tile.first // leaf
-        return self.merge(state, SketchState(tuple(Block(first + i, 1, row) for i, row in enumerate(out)), numel))
+        return self.merge(state, SketchState(leaves(tile.first // leaf, out), numel))
 
     def _sides(self, tile: Tile) -> tuple[NDArray[Any], NDArray[Any]]:
         if self.view != View.DELTA:
             side = tile.old if self.view == View.OLD else tile.new
             return side, side
-        dtype = np.result_type(tile.old, tile.new)
-        with np.errstate(invalid="ignore"):  # widening a signalling NaN
-            return tile.old.astype(dtype, copy=False), tile.new.astype(dtype, copy=False)
+        return same_type(tile)
 
     def merge(self, left: SketchState, right: SketchState) -> SketchState:
         """The nodes of both parts; two children of one node become that node."""
-        blocks = list(left.blocks)
-        for block in right.blocks:
-            blocks.append(block)
-            while len(blocks) > 1 and _are_siblings(*blocks[-2:]):
-                last, before = blocks.pop(), blocks.pop()
-                with np.errstate(over="ignore", invalid="ignore"):  # float64 near its limit
-                    blocks.append(Block(before.first, 2 * before.count, before.sums + last.sums))
-        return SketchState(tuple(blocks), max(left.numel, right.numel))
+        return SketchState(joined(left.blocks, right.blocks), max(left.numel, right.numel))
 
     def finalize(self, state: SketchState) -> dict[str, Any]:
         """`sketch` float32[≤ 4096]; `is_exact` where nothing met, and inner products of sketches are those of tensors."""
-        sums = np.zeros(min(WIDTH, state.numel))
-        with np.errstate(over="ignore", invalid="ignore"):
-            for block in state.blocks:
-                sums = sums + block.sums
+        sums = total(state.blocks, np.zeros(min(WIDTH, state.numel)))
+        with np.errstate(over="ignore"):
             return {"sketch": sums.astype(np.float32), "is_exact": state.numel <= WIDTH}
-
-
-def _are_siblings(left: Block, right: Block) -> bool:
-    return left.count == right.count and left.first + left.count == right.first and left.first % (2 * left.count) == 0
 
 
 def sketch_of(extras: dict[Any, dict[str, Any]], view: View) -> dict[str, Any] | None:
     """The finalized sketch of a view among the other statistics of a tensor."""
-    return next((columns for statistic, columns in extras.items() if statistic == Sketch(view)), None)
+    return extras.get(Sketch(view))
 
 
 class Estimate(NamedTuple):

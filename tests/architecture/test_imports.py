@@ -24,6 +24,7 @@ ROOMS = [  # a module imports its own room and those before it; longer names are
     ["analyses"],
     ["report"],
     ["session", "verdict", "testing", "trajectory"],
+    ["run"],
     ["pipeline"],
     ["warmup"],
     ["doctor", "cli"],

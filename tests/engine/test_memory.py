@@ -65,3 +65,17 @@ def test_the_peak_is_below_the_promise(pair, arguments):
 def test_a_plan_above_the_limit_is_refused(pair):
     status, _, records = measured(*pair, "--memory-limit", "64MiB")
     assert (status, records) == (2, [])
+
+
+def projected(pair, *flags):
+    out = subprocess.run(
+        [sys.executable, "-m", "diffai_stream.cli", *pair, *flags, "-o", "ndjson", "--exit-zero"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    return json.loads(out.splitlines()[0])["plan"]["projected_memory_nbytes"]
+
+
+def test_states_of_other_statistics_are_in_the_promise(pair):
+    assert projected(pair, "--similarity-matrix") >= projected(pair) + 2 * 8 * 4096 * 200

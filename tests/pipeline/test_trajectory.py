@@ -7,8 +7,9 @@ import pytest
 
 from diffai_stream.errors import UsageError
 from diffai_stream.options import Options
-from diffai_stream.pipeline import Run, compare
+from diffai_stream.pipeline import compare
 from diffai_stream.report.progress import NoProgress
+from diffai_stream.run import Run
 from diffai_stream.trajectory import expanded, steps_in
 from tests.checkpoints import write_safetensors
 from tests.validation import printed

@@ -18,7 +18,7 @@ from diffai_stream.plan.pairs import TensorPair
 
 SCOPES = {"attention": "self", "cross_attention": "cross", "context_attention": "context"}
 LETTERS = "qkvo"
-_BY_GROUP = re.compile(r"query_key_value|linear_qkv|(?<![^.])wqkv", 0)
+_BY_GROUP = re.compile(r"query_key_value|linear_qkv|(?<![^.])wqkv")
 _BLOCKS_ALL_THE_SAME = ("chatglm",)
 _IN_OUT = re.compile(r"(?:^|[./])(?:c_attn[./]weight|kernel)(?::0)?$")
 
@@ -119,7 +119,7 @@ def _of(kind: str, pairs: Mapping[str, TensorPair], norms: Sequence[TensorPair],
     places: dict[str, Place] = {}
     for role, pair in pairs.items():
         if role == "qkv_proj":
-            by_group = any(_groups(pair, side.model_type) for side in told[:1])
+            by_group = _groups(pair, told[0].model_type)
             axis = _fused_axis(pair, (heads + 2 * kv_heads) * size)
             for letter, numbers in zip("qkv", _cut(heads, kv_heads, by_group), strict=True):
                 places[letter] = Place(pair.name, axis, numbers)

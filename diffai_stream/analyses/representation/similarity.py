@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator
 from math import sqrt
 from typing import Any, NamedTuple
 
@@ -153,26 +153,34 @@ def _map(matrix: Matrix) -> str:
 
 
 class Duplicate(NamedTuple):
-    """Two tensors of one side, and 1 - cosine from the difference of their sketches."""
+    """Two tensors of one side (0 or 1), and 1 - cosine from the difference of their sketches."""
 
+    side: int
     first: str
     second: str
     distance: float
 
 
-def duplicates(evidence: ModelEvidence, side: int, constant: Sequence[str]) -> Iterator[Duplicate]:
-    """Tensors of old (0) or new (1) with 1 - cosine below DUPLICATE_BELOW; constant ones are left out.
+def duplicates(evidence: ModelEvidence, constant: Collection[str]) -> Iterator[Duplicate]:
+    """Tensors of one side with 1 - cosine below DUPLICATE_BELOW; constant ones are left out.
 
     Cosines of sketches err by 1/64, the difference of two by 2 % of itself: ‖s_x/‖x‖ - s_y/‖y‖‖²/2, of unit vectors so that a
     scaled copy is told as well as one of the same size.
     """
     for group in groups(evidence):
-        digests, sketches = ((group.old, group.old_sketches), (group.new, group.new_sketches))[side]
-        if len(digests) > MAX_TENSORS or not digests or digests[0].numel < WIDTH:
-            continue
-        norms = np.array([norm(digest, side) for digest in digests])
-        rows, columns = np.nonzero(np.triu(cosines(sketches, sketches, norms, norms) > ALIKE, 1))
-        for i, j in zip(rows.tolist(), columns.tolist(), strict=True):
-            distance = float(((sketches[i] / norms[i] - sketches[j] / norms[j]) ** 2).sum()) / 2
-            if distance < DUPLICATE_BELOW and not {digests[i].name, digests[j].name} & set(constant):
-                yield Duplicate(digests[i].name, digests[j].name, distance)
+        for side, (digests, sketches) in enumerate(((group.old, group.old_sketches), (group.new, group.new_sketches))):
+            if digests and len(digests) <= MAX_TENSORS and digests[0].numel >= WIDTH:
+                names = [digest.name for digest in digests]
+                unit = sketches / np.array([norm(digest, side) for digest in digests])[:, None]
+                for i, j, distance in _near(unit):
+                    if not {names[i], names[j]} & set(constant):
+                        yield Duplicate(side, names[i], names[j], distance)
+
+
+def _near(unit: Matrix) -> Iterator[tuple[int, int, float]]:
+    """Pairs of rows whose 1 - cosine is below DUPLICATE_BELOW."""
+    rows, columns = np.nonzero(np.triu(unit @ unit.T > ALIKE, 1))
+    for i, j in zip(rows.tolist(), columns.tolist(), strict=True):
+        distance = float(((unit[i] - unit[j]) ** 2).sum()) / 2
+        if distance < DUPLICATE_BELOW:
+            yield i, j, distance

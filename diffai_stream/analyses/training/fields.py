@@ -61,8 +61,8 @@ class GradientFields(TypedDict):
         float | None, "root of (sum of squared first moments / sum of second), as stored: early in a run above 1, old"
     ]
     new_signal_to_noise: Annotated[float | None, "... new"]
-    old_nonfinite_count: Annotated[int, "NaN and infinities, old"]
-    new_nonfinite_count: Annotated[int, "NaN and infinities, new"]
+    old_nonfinite_count: Annotated[int | None, "NaN and infinities, old; null where no gradient is stored"]
+    new_nonfinite_count: Annotated[int | None, "NaN and infinities, new"]
     learning_rate: NotRequired[Annotated[float, "the learning rate given, of source update"]]
     kind: Annotated[str | None, "exploding or vanishing against the other blocks"]
     ratio_to_median: Annotated[float | None, "new_rms over the median of the repeated blocks; null for fewer than three"]

@@ -17,6 +17,7 @@ from diffai_stream.statistics.describe import finite, total
 
 EXPLODING = 10.0  # times the median of the blocks; its inverse is vanishing
 MIN_BLOCKS = 3
+_NONFINITE = ("old_nonfinite_count", "new_nonfinite_count")
 
 
 def check(pairs: Any, options: Options) -> None:
@@ -89,11 +90,13 @@ def _proxies(evidence: ModelEvidence, rate: float) -> Iterator[Finding]:
         squares = total([t.delta_squares for t in members])
         rms[name] = sqrt(squares / counts[name]) / (rate * steps) if counts[name] else 0.0
     middle = _median(dict(rms))
-    nothing = dict.fromkeys(("old_rms", "ratio", "cosine_similarity", "old_signal_to_noise", "new_signal_to_noise"))
+    nothing = dict.fromkeys(
+        ("old_rms", "ratio", "cosine_similarity", "old_signal_to_noise", "new_signal_to_noise", *_NONFINITE)
+    )
     for name, value in rms.items():
         kind, ratio = _kind(name, value, middle)
         told = {"source": "update", "parameter_count": counts[name], **nothing, "new_rms": finite(value)}
-        told |= {"old_nonfinite_count": 0, "new_nonfinite_count": 0, "learning_rate": rate, **_judgement(kind, ratio)}
+        told |= {"learning_rate": rate, **_judgement(kind, ratio)}
         yield Finding("layer", name, "estimated", told, _severity(kind, 0))
 
 

@@ -9,7 +9,7 @@ finite show in the sums of squares.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -126,8 +126,22 @@ def count_tail(raw, tile, whole, n, counted, table):
         count_keys32(tile, whole, n, table)
 
 
-def _make(dtype: Any, integer: Any, lanes: int, side: Callable, tail: Callable, counts: bool) -> tuple[Callable, Callable]:
-    """(pair loop, side loop) over vectors of a type; only those of float32 fill tables."""
+class Lanes(NamedTuple):
+    """How vectors of a type are loaded and summed: pieces of a loop, put into it by the compiler."""
+
+    dtype: Any
+    mask: Any
+    lanes: int
+    side: Callable
+    tail: Callable
+    in_order: Callable
+    add_pair: Callable
+    add_side: Callable
+    take_range: Callable
+
+
+def _lanes(dtype: Any, integer: Any, lanes: int, side: Callable, tail: Callable) -> Lanes:
+    """The pieces for `lanes` numbers of a float type and the integer type of its width."""
     mask, shift = integer(np.iinfo(integer).max), integer(np.iinfo(integer).bits - 1)
 
     @inlined
@@ -170,6 +184,13 @@ def _make(dtype: Any, integer: Any, lanes: int, side: Callable, tail: Callable, 
             out[LOW], out[HIGH] = np.inf, -np.inf
         for i in range(n - whole):
             out[LOW], out[HIGH] = min(out[LOW], f64(tile[i])), max(out[HIGH], f64(tile[i]))
+
+    return Lanes(dtype, mask, lanes, side, tail, in_order, add_pair, add_side, take_range)
+
+
+def _pair_over(pieces: Lanes, integer: Any, counts: bool) -> Callable:
+    """The pair loop over vectors of a type; only that of float32 fills tables."""
+    dtype, mask, lanes, side, tail, in_order, add_pair, _, take_range = pieces
 
     @part
     def pair_loop(a, b, x, y, d, n, kinds, counted, tables, tails, out):
@@ -216,6 +237,13 @@ def _make(dtype: Any, integer: Any, lanes: int, side: Callable, tail: Callable, 
         store(out, 8, totals((sums[8], sums[9], zero, zero, zero, zero, zero, zero)))
         take_range(low, high, tails, whole, n, out)
 
+    return pair_loop
+
+
+def _side_over(pieces: Lanes, integer: Any, counts: bool) -> Callable:
+    """The side loop over vectors of a type."""
+    dtype, mask, lanes, side, tail, in_order, _, add_side, take_range = pieces
+
     @part
     def side_loop(a, x, n, kind, counted, table, tails, out):
         """The sums of one side into `out`, its counts into a table."""
@@ -243,11 +271,12 @@ def _make(dtype: Any, integer: Any, lanes: int, side: Callable, tail: Callable, 
             out[ZEROS] -= lanes - (n - whole)  # those that fill the tail
         take_range(low, high, tails, whole, n, out)
 
-    return pair_loop, side_loop
+    return side_loop
 
 
-_pair32, _side32 = _make(f32, i32, 16, side32, tail32, True)
-_pair64, _side64 = _make(f64, i64, 8, side64, tail64, False)
+_of32, _of64 = _lanes(f32, i32, 16, side32, tail32), _lanes(f64, i64, 8, side64, tail64)
+_pair32, _pair64 = _pair_over(_of32, i32, True), _pair_over(_of64, i64, False)
+_side32, _side64 = _side_over(_of32, i32, True), _side_over(_of64, i64, False)
 
 
 def pair_loop(a, b, x, y, d, n, kinds, counted, tables, tails, out):
