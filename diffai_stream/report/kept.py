@@ -120,4 +120,4 @@ def own_fields(record: Record) -> dict[str, Any]:
 
 def telling(fields: Mapping[str, Any]) -> dict[str, Any]:
     """The fields that say something: null and empty lists say nothing to people."""
-    return {key: item for key, item in fields.items() if item is not None and item != []}
+    return {key: item for key, item in fields.items() if item is not None and not (isinstance(item, list) and not item)}

@@ -11,6 +11,7 @@ from diffai_stream.report.figures import aligned, number, plural, value
 from diffai_stream.report.kept import BASE_FIELDS, AnomalyList, FindingList, QuantizationList, SkipList, own_fields, telling
 from diffai_stream.report.page import Page
 from diffai_stream.report.records import Record
+from diffai_stream.report.text_rows import LEAST_ROWS, render_rows
 from diffai_stream.report.text_tables import Column, Row, print_table
 
 SEVERITY_STYLES: Final = {"critical": "bold red", "warning": "yellow", "info": "cyan"}
@@ -100,10 +101,15 @@ class GenericSection(FindingList):
     """Prints the fields of the records of any other analysis as they are: no analysis needs code here."""
 
     def render(self, page: Page) -> None:
-        """Print a line of `key=value` a record; text of several lines is printed below it."""
+        """Print several records of tensors or layers as a table, others as `key=value`; text of several lines comes below."""
         page.heading(page.name(self.title))
+        rows = [record for record in self.records if record.get("scope") in ("tensor", "layer")]
+        rows = rows if len(rows) >= LEAST_ROWS else []
+        if rows:
+            render_rows(page, rows, SEVERITY_STYLES)
         for record in self.records:
-            self._render_record(page, record)
+            if not rows or record.get("scope") not in ("tensor", "layer"):
+                self._render_record(page, record)
         _render_rest(page, self.total - len(self.records))
 
     def _render_record(self, page: Page, record: Record) -> None:

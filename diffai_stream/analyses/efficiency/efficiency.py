@@ -85,7 +85,7 @@ def _fields(evidence: Evidence, columns: Mapping[str, Any], near: Near, options:
         limit, count = near[side] if numel and not options.fast else (np.nan, np.nan)
         fields |= {
             f"{name}_nonzero_ratio": nonzero[name] / numel if numel else None,
-            f"{name}_near_zero_ratio": finite(count / numel) if numel and np.isfinite(limit) else None,
+            f"{name}_near_zero_ratio": finite(float(count) / numel) if numel and np.isfinite(limit) else None,
             f"{name}_near_zero_below": finite(float(limit)) if np.isfinite(count) else None,
             f"{name}_two_of_four_ratio": _ratio(columns["groups"][side], columns["group_count"] if numel else 0),
             f"{name}_zero_block_ratio": _ratio(columns["runs"][side], columns["run_count"] if numel else 0),

@@ -97,11 +97,11 @@ def _fields(group: Group, options: Options) -> dict[str, Any]:
     columns = {digest.name: column for column, digest in enumerate(group.new)}
     diagonal = [(row, columns[digest.name], digest) for row, digest in enumerate(group.old) if digest.name in columns]
     is_own = np.zeros(matrix.shape, np.bool_)
+    own: dict[str, float] = {}
     for row, column, digest in diagonal:
         is_own[row, column] = True
         if digest.compared_count and not (digest.old_nonfinite or digest.new_nonfinite):
-            matrix[row, column] = exact_cosine(digest)
-    own = {digest.name: float(matrix[row, column]) for row, column, digest in diagonal}
+            own[digest.name] = matrix[row, column] = exact_cosine(digest)
     least = min(own, key=lambda name: own[name]) if own else None
     away = np.where(is_own, -np.inf, matrix)
     others = away[np.isfinite(away)]
