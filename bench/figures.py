@@ -187,10 +187,10 @@ def against_gguf(kind: str) -> Callable[[Bench], Measured]:
     return measure
 
 
-def peak_memory(name: str) -> Callable[[Bench], Measured]:
+def peak_memory(name: str, *flags: str) -> Callable[[Bench], Measured]:
     def measure(bench: Bench) -> Measured:
-        bench.prime(bench.compare(bench.pair("1b")))
-        mine = bench.compare(bench.pair(name))
+        bench.prime(bench.compare(bench.pair("1b"), *flags))
+        mine = bench.compare(bench.pair(name), *flags)
         (runs,) = alternate([mine], [min(bench.rounds, MEMORY_ROUNDS)])
         return Measured(runs.peak_nbytes / 1e6, "MB", f"largest of {len(runs)}", (mine,))
 
@@ -225,6 +225,24 @@ def wall(*flags: str, pair: str | None = None) -> Callable[[Bench], Measured]:
         return Measured(runs.seconds, "s", runs.spread, (mine,))
 
     return measure
+
+
+def against_default(analyses: Callable[[], Sequence[str]]) -> Callable[[Bench], Measured]:
+    """More analyses against the default ones, of the same pair."""
+
+    def measure(bench: Bench) -> Measured:
+        pair = bench.pair("1b")
+        mine, default = bench.compare(pair, *analyses()), bench.compare(pair)
+        return ratio(*bench.versus(mine, default), (mine, default))
+
+    return measure
+
+
+def without_sketches() -> list[str]:
+    """The flags of all analyses that ask for no sketch of a pair, but the gates."""
+    from diffai_stream.analyses.catalogue import ANALYSES
+
+    return [row.flag for row in ANALYSES.values() if row.flag and not row.is_gate and "sketch" not in row.needs]
 
 
 def first_record(name: str) -> Callable[[Bench], Measured]:
@@ -272,6 +290,11 @@ FIGURES = (
     Figure("memory", "peak RSS, 2.47 GB a side", Bar(450, "MB"), peak_memory("1b")),
     Figure("memory-10gb", "peak RSS, 10 GB a side", Bar(450, "MB"), peak_memory("10gb")),
     Figure("scale", "10 GB over 2.47 GB: time ratio over byte ratio", times(1.15), scale),
+    Figure(
+        "analyses", "all analyses that need no sketch, against the default ones", times(1.6), against_default(without_sketches)
+    ),
+    Figure("all-analyses", "`--all-analyses` against the default ones", times(3), against_default(lambda: ["--all-analyses"])),
+    Figure("memory-all", "peak RSS with `--all-analyses`", Bar(450, "MB"), peak_memory("1b", "--all-analyses")),
     Figure("identical", "equal files, against `cmp`", times(2), identical),
     Figure("many", "50,000 tensors of 4 KB a side", Bar(15, "s"), wall(pair="many")),
     Figure("help", "`diffai --help`", Bar(0.3, "s"), wall("--help")),

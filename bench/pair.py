@@ -17,6 +17,13 @@ from pathlib import Path
 
 import numpy as np
 
+CONFIG = {
+    "model_type": "llama",
+    "hidden_size": 2048,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "rope_theta": 500_000.0,
+}
 PIECE = 1 << 22  # elements made at a time
 
 
@@ -96,6 +103,8 @@ def write_pair(folder: Path, shape: str, tensors: int = 50_000, identical: bool 
             for old, new in pieces(int(np.prod(dims)), rng, identical):
                 old_file.write(old.data)
                 new_file.write(new.data)
+    if shape.startswith("llama"):
+        (folder / "config.json").write_text(json.dumps(CONFIG))
     partial.rename(new_path)
     return old_path, new_path
 

@@ -2,6 +2,7 @@
 
 import json
 
+import duckdb
 import pytest
 from rich.cells import cell_len
 
@@ -54,3 +55,9 @@ def test_every_writer_prints_them(name, records):
 def test_no_line_of_text_is_wider_than_the_page(width, records):
     lines = printed("text", records, width=width).decode().splitlines()
     assert max(map(cell_len, lines)) <= width
+
+
+def test_duckdb_reads_them_line_by_line(tmp_path, records):
+    (tmp_path / "run.ndjson").write_bytes(printed("ndjson", records))
+    query = f"from read_json('{tmp_path / 'run.ndjson'}', field_appearance_threshold=0) select count(distinct type)"
+    assert duckdb.sql(query).fetchone() == (len({record["type"] for record in records}),)
