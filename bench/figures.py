@@ -290,9 +290,7 @@ FIGURES = (
     Figure("memory", "peak RSS, 2.47 GB a side", Bar(450, "MB"), peak_memory("1b")),
     Figure("memory-10gb", "peak RSS, 10 GB a side", Bar(450, "MB"), peak_memory("10gb")),
     Figure("scale", "10 GB over 2.47 GB: time ratio over byte ratio", times(1.15), scale),
-    Figure(
-        "analyses", "all analyses that need no sketch, against the default ones", times(1.6), against_default(without_sketches)
-    ),
+    Figure("analyses", "analyses that need no sketch, against the default ones", times(1.6), against_default(without_sketches)),
     Figure("all-analyses", "`--all-analyses` against the default ones", times(3), against_default(lambda: ["--all-analyses"])),
     Figure("memory-all", "peak RSS with `--all-analyses`", Bar(450, "MB"), peak_memory("1b", "--all-analyses")),
     Figure("identical", "equal files, against `cmp`", times(2), identical),

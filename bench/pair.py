@@ -17,13 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-CONFIG = {
-    "model_type": "llama",
-    "hidden_size": 2048,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 8,
-    "rope_theta": 500_000.0,
-}
+HEADS = {"num_attention_heads": 32, "num_key_value_heads": 8}
+CONFIG = {"model_type": "llama", "hidden_size": 2048, **HEADS, "rope_theta": 500_000.0}
 PIECE = 1 << 22  # elements made at a time
 
 

@@ -60,4 +60,4 @@ def test_no_line_of_text_is_wider_than_the_page(width, records):
 def test_duckdb_reads_them_line_by_line(tmp_path, records):
     (tmp_path / "run.ndjson").write_bytes(printed("ndjson", records))
     query = f"from read_json('{tmp_path / 'run.ndjson'}', field_appearance_threshold=0) select count(distinct type)"
-    assert duckdb.sql(query).fetchone() == (len({record["type"] for record in records}),)
+    assert duckdb.sql(query).fetchall() == [(len({record["type"] for record in records}),)]
