@@ -1,10 +1,13 @@
 """How a run ends: exit statuses in this process, pipes and signals in a process of their own."""
 
+import fcntl
 import json
 import os
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 
@@ -134,17 +137,22 @@ def test_a_signal_ends_with_an_interrupted_summary(number, status, tmp_path):
     assert [record["seq"] for record in records] == list(range(len(records)))
 
 
+def waiting_nbytes(pipe):
+    """Bytes in a pipe that nobody has read."""
+    return struct.unpack("i", fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)))[0]
+
+
 def test_a_second_signal_ends_a_run_that_nobody_reads():
     process = start("EndlessPipeline()", "--include-unchanged", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    process.stdout.read(1)
-    time.sleep(1.5)  # the pipe is full by then: the program hangs in a write, where the first signal waits
-    for _ in range(20):
+    capacity = fcntl.fcntl(process.stdout, fcntl.F_GETPIPE_SZ)
+    deadline = time.monotonic() + 60
+    while waiting_nbytes(process.stdout) < capacity - 4096 and time.monotonic() < deadline:
+        time.sleep(0.02)  # until the program hangs in a write, where the first signal waits
+    while process.poll() is None and time.monotonic() < deadline:
         process.send_signal(signal.SIGINT)
         time.sleep(0.1)
-        if process.poll() is not None:
-            break
+    assert process.poll() == 130
     process.stdout.close()
-    assert process.wait(timeout=60) in (130, 141)
     process.stderr.close()
 
 
