@@ -4,20 +4,7 @@ import numpy as np
 import pytest
 
 from tests.quantized import codes_of, opened, values, write
-
-AWQ_ORDER = [0, 2, 4, 6, 1, 3, 5, 7]  # AutoAWQ: nibble i of a word holds column order[i]
-
-
-def pack_rows(codes, bits):
-    """int32 [n * bits / 32, columns]: the stream of codes down each column, lowest bit first (AutoGPTQ `pack`)."""
-    stream = (codes.T[:, :, None] >> np.arange(bits)) & 1
-    stream = stream.reshape(codes.shape[1], -1).astype(np.uint8)
-    stream = np.pad(stream, ((0, 0), (0, -stream.shape[1] % 32)))
-    return np.ascontiguousarray(np.packbits(stream, axis=1, bitorder="little").view("<i4").T)
-
-
-def pack_columns(codes, bits):
-    return np.ascontiguousarray(pack_rows(codes.T, bits).T)
+from tests.quantized_files import awq_words, pack_columns, pack_rows
 
 
 def gptq(rng, rows, columns, bits, size, *, act_order=False, stored_zeros=None):
@@ -100,14 +87,6 @@ def test_marlin_is_named(tmp_path):
     found, checkpoint = opened(write(tmp_path, tensors, {"quant_method": "gptq", "checkpoint_format": "marlin"}))
     assert set(found) == set(tensors)
     assert codes_of(checkpoint) == {"opaque_quantization"}
-
-
-def awq_words(codes):
-    """int32 [n, columns / 8] of AutoAWQ's gemm layout."""
-    words = np.zeros((codes.shape[0], codes.shape[1] // 8), np.uint32)
-    for place, column in enumerate(AWQ_ORDER):
-        words |= codes[:, column::8].astype(np.uint32) << np.uint32(4 * place)
-    return words.view(np.int32)
 
 
 @pytest.mark.parametrize(("rows", "columns", "size"), [(96, 256, 64), (8, 64, 32), (200, 128, 128), (264, 384, 128)])

@@ -4,23 +4,13 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from tests.formats.test_quantized_gptq import pack_columns
 from tests.quantized import codes_of, opened, values, write
-
-E2M1 = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6])
+from tests.quantized_files import E2M1, f8, nibbles, pack_columns
 
 
 @pytest.fixture
 def rng():
     return np.random.default_rng(7)
-
-
-def f8(array):
-    return ("F8_E4M3", array.shape, array.astype(ml_dtypes.float8_e4m3fn).tobytes())
-
-
-def nibbles(codes):
-    return (codes[..., ::2] | codes[..., 1::2] << 4).astype(np.uint8)
 
 
 @pytest.mark.parametrize(("bits", "size"), [(2, 64), (3, 64), (4, 64), (4, 32), (5, 64), (6, 128), (8, 64)])

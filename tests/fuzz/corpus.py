@@ -30,14 +30,16 @@ from tests.messages import (
     write_bundle,
     write_onnx,
 )
+from tests.quantized_files import LAYOUTS, Layout
 
 
 class Seed(NamedTuple):
-    """One kind of file: the format that must recognise it, how to write it, and the library that this takes."""
+    """One kind of file: the format that must recognise it, how to write it, the library that this takes, what is said of it."""
 
     format: str
     write: Callable[[Path], Path]
     needs: str = ""
+    outcome: str = "read"
 
     @property
     def is_available(self) -> bool:
@@ -258,6 +260,10 @@ def _orbax(folder: Path) -> Path:
     return write_item(folder / "item")
 
 
+def _quantized(layout: Layout) -> Seed:
+    return Seed("huggingface", lambda folder: layout.write(folder / "quantized"), outcome="read" if layout.decoded else "told")
+
+
 CORPUS: dict[str, Seed] = {
     "safetensors": Seed("safetensors", _safetensors),
     "sharded": Seed("huggingface", _sharded),
@@ -286,6 +292,7 @@ CORPUS: dict[str, Seed] = {
     "orbax": Seed("orbax", _orbax, "tensorstore"),
     "tf-checkpoint": Seed("tensorflow", _tf_checkpoint),
     "tf-graph": Seed("tensorflow", _tf_graph),
+    **{name: _quantized(layout) for name, layout in LAYOUTS.items()},
 }
 
 

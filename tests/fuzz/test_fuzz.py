@@ -5,23 +5,26 @@ import threading
 import pytest
 
 from diffai_stream.formats.catalogue import FORMATS, open_checkpoint
+from diffai_stream.formats.quantized.catalogue import FAMILIES
 from tests.fuzz.corpus import CORPUS, files_of
 from tests.fuzz.mutations import KINDS, mutated
 from tests.fuzz.target import HangError, damaged_copy, examine, time_limit
+from tests.quantized_files import LAYOUTS
 
 SEEDS = range(40)
 AVAILABLE = [name for name, seed in CORPUS.items() if seed.is_available]
 
 
-def test_every_format_has_a_sound_file():
+def test_every_format_and_every_quantized_family_has_a_sound_file():
     assert {row.name for row in FORMATS} == {seed.format for seed in CORPUS.values()}
+    assert {row.name for row in FAMILIES} == {layout.family for name, layout in LAYOUTS.items() if name in CORPUS}
 
 
 @pytest.mark.parametrize("name", AVAILABLE)
 def test_a_sound_file_is_read_as_what_it_is(tmp_path, name):
     path = CORPUS[name].write(tmp_path)
     assert open_checkpoint(str(path)).format == CORPUS[name].format
-    assert examine(path) == "read"
+    assert examine(path) == CORPUS[name].outcome
 
 
 @pytest.mark.parametrize("name", AVAILABLE)
