@@ -27,6 +27,7 @@ SEVERITY = {
     "exploding": "critical",
     "vanishing": "warning",
     "dead_rows": "warning",
+    "dead_columns": "warning",
     "constant": "warning",
     "all_zero": "warning",
     "untrained": "warning",
@@ -35,9 +36,12 @@ SEVERITY = {
     "duplicate_layer": "warning",
     "constant_offset": "warning",
     "update_spike": "warning",
+    "unsafe_pickle": "critical",  # a warning where no name can run what it is given
 }
 HEAVY_TAIL, HEAVY_TAIL_MIN_NUMEL = 20.0, 1024
 SATURATED_RATIO = 0.01
+SATURATED_MIN_BITS = 8  # of fewer every code is often at a limit
+SATURATED_MIN_ENTROPY = 2.0  # bits: integers of fewer are flags, masks and classes, not a range that was cut
 UNTRAINED_KS = 0.005
 OFFSET_RATIO = 0.01
 ROBUST_Z, MEDIAN_RATIO, NEIGHBOUR_RATIO, MIN_DEPTH = 5.0, 2.0, 10.0, 4
@@ -53,14 +57,16 @@ Verdicts = Iterator[tuple[int, Judged]]  # with the place of their tensor in the
 
 
 def needs(pair: Any, options: Options) -> tuple[Any, ...]:
-    """Row sums and content hashes of matrices, only when the flag asks: they cost as much as the rest."""
+    """Sums of rows and columns and hashes of matrices, only when the flag asks: they cost as much as the rest."""
     if "anomaly" not in options.analyses or pair.part != WEIGHTS:
         return ()
+    from diffai_stream.statistics.column_sums import ColumnSums
     from diffai_stream.statistics.content_hash import ContentHash
     from diffai_stream.statistics.row_sums import RowSums
 
     hashes = (ContentHash(View.OLD), ContentHash(View.NEW)) if pair.numel >= DUPLICATE_MIN_NUMEL else ()
-    return (RowSums(), *hashes, *stored_codes(pair))
+    columns = (ColumnSums(),) if len(pair.entries[0].shape) == 2 else ()
+    return (RowSums(), *columns, *hashes, *stored_codes(pair))
 
 
 def tensor(table: Table, options: Options) -> PlacedFindings:
@@ -154,11 +160,25 @@ def _saturated(table: Table, view: View) -> Verdicts:
         return
     ratios, numel = table.columns["codes"][:, view, 1], numels(table.rows, view)
     for place in _tripped(ratios > SATURATED_RATIO):
-        entry, ratio = _entry(table, place, view), float(ratios[place])
-        count, rows = round(ratio * int(numel[place])), prod(entry.shape[:-1])
+        entry = _entry(table, place, view)
+        count, rows = round(float(ratios[place]) * int(numel[place])), prod(entry.shape[:-1])
+        if _is_class(table, place, view):
+            continue
+        if entry.encoding.startswith("U"):  # zeros are at a limit without having been cut
+            count -= int(field(table.rows, view, "zero")[place])
         # a scale by the row's largest value puts one code of each row at the limit
-        if ENCODINGS[entry.encoding].family != "bool" and count - rows > SATURATED_RATIO * int(numel[place]):
+        if count - rows > SATURATED_RATIO * int(numel[place]):
+            ratio = count / int(numel[place])
             yield place, (ratio, SATURATED_RATIO, count, f"codes at the limits of {entry.encoding}")
+
+
+def _is_class(table: Table, place: int, view: View) -> bool:
+    """Whether numbers are flags or classes rather than a range: booleans, narrow integers, and those of a few values."""
+    encoding = ENCODINGS[_entry(table, place, view).encoding]
+    if encoding.family == "float":
+        return False
+    entropy = float(table.columns["codes"][place, view, 0])
+    return encoding.family == "bool" or encoding.bits < SATURATED_MIN_BITS or not entropy >= SATURATED_MIN_ENTROPY
 
 
 def _untrained(table: Table, view: View) -> Verdicts:
@@ -185,6 +205,25 @@ def _dead_rows(table: Table, view: View) -> Verdicts:
             yield place, (None, DEAD_RATIO, len(dead), detail)
 
 
+def _dead_columns(table: Table, view: View) -> Verdicts:
+    broken = sum(nonfinite_count(table.rows, side) for side in SIDES)
+    for place, evidence in enumerate(table.evidence):
+        columns = extra(evidence, "ColumnSums")
+        if columns is None or not columns["columns"].size:
+            continue
+        from diffai_stream.statistics.column_sums import ColumnField
+        from diffai_stream.statistics.row_sums import DEAD_RATIO
+
+        squares = columns["columns"][[ColumnField.OLD_SQUARES, ColumnField.NEW_SQUARES]]
+        norms = np.sqrt(squares[view])
+        judged = squares.any(axis=0) | (broken[place] == 0)  # one without a finite element is no dead one
+        dead = np.flatnonzero(judged & (norms < DEAD_RATIO * np.median(norms[judged]))) if judged.any() else ()
+        if len(dead):
+            shown = ", ".join(map(str, dead[:8])) + (", ..." if len(dead) > 8 else "")
+            detail = f"columns with a norm below {DEAD_RATIO:g} of the median: {shown}"
+            yield place, (None, DEAD_RATIO, len(dead), detail)
+
+
 SIDE_RULES: dict[str, Callable[[Table, View], Verdicts]] = {
     "nonfinite": _nonfinite,
     "constant": _constant,
@@ -193,6 +232,7 @@ SIDE_RULES: dict[str, Callable[[Table, View], Verdicts]] = {
     "saturated": _saturated,
     "untrained": _untrained,
     "dead_rows": _dead_rows,
+    "dead_columns": _dead_columns,
 }
 
 

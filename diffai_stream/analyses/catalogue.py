@@ -58,7 +58,7 @@ _ROWS = (
         one_sided=True,
         ranks_tensors=True,
         reads_identical=True,
-        needs=("moments", "extrema", "counts", "key_histogram", "row_sums", "content_hash"),
+        needs=("moments", "extrema", "counts", "key_histogram", "row_sums", "column_sums", "stored_codes", "content_hash"),
         reference="robust z-scores by median absolute deviation, Iglewicz & Hoaglin 1993",
     ),
 )

@@ -26,7 +26,7 @@ class LayerImpactFields(TypedDict):
     relative_l2: NotRequired[Annotated[float | None, "‖delta‖ / ‖old‖ of the layer; null when ‖old‖ is 0"]]
     delta_l2_norm: NotRequired[Annotated[float | None, "‖delta‖ of the layer; null when beyond float64"]]
     changed_ratio: NotRequired[Annotated[float | None, "changed elements over elements compared; null when none were"]]
-    parameter_count: NotRequired[Annotated[int, "elements of the layer, the larger side where they differ"]]
+    element_count: NotRequired[Annotated[int, "elements of the layer, the larger side where they differ"]]
     unread_count: NotRequired[Annotated[int, "tensors known to be identical without reading, which these figures leave out"]]
     roles: NotRequired[Annotated[list[RoleImpact], "the change by role, in name order"]]
     stats: NotRequired[Annotated[dict[str, Any], "old, new, delta: merged figures, with quantiles from 1,024 keys"]]

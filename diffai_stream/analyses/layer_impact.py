@@ -29,7 +29,7 @@ def layer(evidence: LayerEvidence, options: Options) -> Findings:
         "relative_l2": relative(compared),
         "delta_l2_norm": finite(sqrt(total([t.delta_squares for t in compared]))),
         "changed_ratio": sum(t.changed_count for t in compared) / numel if numel else None,
-        "parameter_count": sum(t.numel for t in evidence.tensors),
+        "element_count": sum(t.numel for t in evidence.tensors),
         "unread_count": evidence.unread_count,
         "roles": [{"role": role, "relative_l2": relative(tensors)} for role, tensors in sorted(roles.items())],
         "stats": evidence.stats,

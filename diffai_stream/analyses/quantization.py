@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from math import log10, sqrt
 from typing import Any
 
@@ -11,7 +11,7 @@ from diffai_stream.analyses.integer_baselines import integer_baseline
 from diffai_stream.encodings.catalogue import ENCODINGS
 from diffai_stream.options import Options
 from diffai_stream.plan.parts import WEIGHTS
-from diffai_stream.statistics.describe import agreement, finite
+from diffai_stream.statistics.describe import agreement, finite, total
 
 # Signal to noise of round-to-nearest on normal weights with standard deviation 0.02, in dB, measured; what searches for better
 # scales (llama.cpp, GPTQ) comes out above. Types that are trained for, not rounded to (TQ, 1 bit, grids), have no such figure.
@@ -151,6 +151,7 @@ def model(evidence: ModelEvidence, options: Options) -> Iterator[Finding | Skipp
     worst = [{"name": f.subject, "sqnr_db": f.fields["sqnr_db"], "relative_l2": f.fields["relative_l2"]} for f in ranked]
     exceeding = sum(f.fields["exceeds_threshold"] for f in found)
     fields = {
+        **_totals(evidence, found),
         "tensor_count": len(found),
         "exceeding_count": exceeding,
         "threshold": found[0].fields["threshold"],
@@ -158,6 +159,24 @@ def model(evidence: ModelEvidence, options: Options) -> Iterator[Finding | Skipp
         "worst": worst[: options.top] if options.top else worst,
     }
     yield Finding("model", "model", "measured", fields, severity="warning" if exceeding else "info")
+
+
+def _totals(evidence: ModelEvidence, found: Sequence[Finding]) -> dict[str, float | None]:
+    """What all of these tensors together store, and lost."""
+    pairs = {pair.name: pair for pair in evidence.run.pairs if pair.part == WEIGHTS}
+    squares = {tensor.name: tensor.old_squares for tensor in evidence.tensors}
+    numel = [sum(getattr(pairs[f.subject], side).numel for f in found) for side in ("old", "new")]
+    nbytes = [sum(getattr(pairs[f.subject], side).stored_nbytes for f in found) for side in ("old", "new")]
+    judged = [(f.fields["relative_l2"], squares[f.subject]) for f in found if f.fields["relative_l2"] is not None]
+    whole, lost = total(of_old for _, of_old in judged), total(relative**2 * of_old for relative, of_old in judged)
+    relative = finite(sqrt(lost / whole)) if whole > 0 else None
+    return {
+        "old_bits_per_weight": 8 * nbytes[0] / numel[0] if numel[0] else None,
+        "new_bits_per_weight": 8 * nbytes[1] / numel[1] if numel[1] else None,
+        "compression_ratio": _ratio(nbytes[0], nbytes[1]),
+        "relative_l2": relative,
+        "sqnr_db": _decibels(relative) if relative is not None else None,
+    }
 
 
 def extra(evidence: Evidence, kind: str) -> dict[str, Any] | None:

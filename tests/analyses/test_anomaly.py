@@ -112,6 +112,22 @@ def test_saturated_codes(compared):
     assert found["count"] == round(found["value"] * 4096)
 
 
+@pytest.mark.parametrize("encoding", ["U8", "I8", "I16", "BOOL"])
+@pytest.mark.parametrize("values", [(0, 1), (0, 255), (-128, 127), (0, 1, 2)], ids=str)
+def test_flags_masks_and_classes_are_not_saturated(compared, encoding, values):
+    codes = np.random.default_rng(0).choice(np.array(values), (64, 64))
+    pair = [{"mask": cast(side, encoding)} for side in (codes, codes[::-1])]
+    assert "saturated" not in {kind for kind, *_ in anomalies(compared(*pair, **FLAG))}
+
+
+def test_a_byte_of_zeros_and_a_range_is_not_saturated(compared):
+    random = np.random.default_rng(0)
+    codes = random.integers(0, 200, (64, 64)) * (random.random((64, 64)) < 0.6)
+    assert "saturated" not in {kind for kind, *_ in anomalies(compared({"w": cast(codes, "U8")}, {"w": cast(codes.T, "U8")}))}
+    cut = np.clip(codes * 2, 0, 255)
+    assert ("saturated", "w", "new") in anomalies(compared({"w": cast(codes, "U8")}, {"w": cast(cut, "U8")}))
+
+
 def test_a_norm_stored_less_one(compared):
     old, new = planted(lambda values: values, [])
     records = compared(old, new | {NORM: old[NORM] - np.float32(1)})
@@ -139,6 +155,29 @@ def test_dead_rows_need_the_flag(compared):
     assert (found["subject"], found["side"], found["count"]) == (UP, "new", 2)
     assert "2, 9" in found["detail"]
     assert ("dead_rows", UP) not in kinds(compared(old, new))
+
+
+def test_dead_columns_need_the_flag(compared):
+    def dead(values):
+        values[:, [1, 7, 30]] *= np.float32(1e-9)
+        return values
+
+    old, new = planted(dead)
+    (found,) = [record for record in of_type(compared(old, new, **FLAG), "anomaly") if record["kind"] == "dead_columns"]
+    assert (found["subject"], found["side"], found["count"]) == (UP, "new", 3)
+    assert "1, 7, 30" in found["detail"]
+    assert ("dead_columns", UP) not in kinds(compared(old, new))
+    assert ("dead_columns", UP, "old") in anomalies(compared(new, old, **FLAG))
+
+
+def test_a_column_without_a_finite_element_is_not_dead(compared):
+    def broken(values):
+        values[:, 5] = np.nan
+        return values
+
+    found = anomalies(compared(*planted(broken), **FLAG))
+    assert ("nonfinite", UP, "new") in found
+    assert not {kind for kind, *_ in found} & {"dead_columns", "dead_rows"}
 
 
 def test_duplicate_layers_need_the_flag(compared):

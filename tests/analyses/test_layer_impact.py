@@ -41,7 +41,7 @@ def test_figures_are_those_of_all_elements_of_the_layer(compared):
                 assert stats["quantiles"][key] == pytest.approx(expected, rel=0.5, abs=1e-7)
         assert found["relative_l2"] == pytest.approx(np.linalg.norm(b - a) / np.linalg.norm(a), rel=1e-6)
         assert found["changed_ratio"] == pytest.approx((a != b).mean())
-        assert found["parameter_count"] == a.size
+        assert found["element_count"] == a.size
 
 
 @pytest.mark.parametrize("encoding", ["F32", "BF16", "F16", "F64"])
@@ -95,7 +95,7 @@ def test_complex_and_lone_tensors(compared):
     old = {"a.0.w": cast(values, "C64"), "b.0.w": cast(values.real, "F32")}
     new = {"a.0.w": cast(values + (1 + 1j), "C64"), "c.0.w": cast(values.real[:3], "F32")}
     found = layers_of(compared(old, new))
-    assert (found["a.0"]["changed_ratio"], found["a.0"]["parameter_count"]) == (1.0, 16)
+    assert (found["a.0"]["changed_ratio"], found["a.0"]["element_count"]) == (1.0, 16)
     assert (found["b.0"]["relative_l2"], found["b.0"]["changed_ratio"]) == (None, None)
     assert found["b.0"]["stats"]["new"] is None
     assert found["c.0"]["stats"]["old"] is None

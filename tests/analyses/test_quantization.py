@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from diffai_stream.pipeline import compare
-from tests.checkpoints import write_safetensors
+from tests.checkpoints import declared, write_safetensors
 from tests.models import array_of, cast
 from tests.validation import of_type, run, tensors
 
@@ -149,3 +149,18 @@ def test_cast_forensics(tmp_path):
     (back,) = [r for r in compare(str(new_path), str(old_path)) if r["type"] == "quantization" and r["scope"] == "tensor"]
     assert back["overflow_count"] is None
     assert back["new_is_bf16"] is True
+
+
+def test_the_model_record_holds_the_totals(compared):
+    old = {"a.weight": VALUES, "b.weight": 3 * VALUES[:10], "same.weight": VALUES[:4]}
+    new = {**old, "a.weight": cast(VALUES, "F8_E4M3"), "b.weight": cast(3 * VALUES[:10], "BF16")}
+    (model,) = [record for record in of_type(compared(old, new), "quantization") if record["scope"] == "model"]
+    sides = [
+        np.concatenate([array_of(declared(side[n])).astype(np.float64).ravel() for n in ("a.weight", "b.weight")])
+        for side in (old, new)
+    ]
+    assert model["relative_l2"] == pytest.approx(relative(*sides), rel=1e-6)
+    assert model["sqnr_db"] == pytest.approx(-20 * math.log10(relative(*sides)), abs=1e-5)
+    stored = VALUES.size + 2 * VALUES[:10].size
+    assert model["compression_ratio"] == pytest.approx(4 * sides[0].size / stored)
+    assert (model["old_bits_per_weight"], model["new_bits_per_weight"]) == (32.0, 8 * stored / sides[0].size)

@@ -349,7 +349,7 @@ def test_gradients_against_numpy(grads, tmp_path):
         assert record["old_rms"] == pytest.approx(np.sqrt(np.mean(before**2)), rel=1e-6)
         assert record["new_rms"] == pytest.approx(np.sqrt(np.mean(now**2)), rel=1e-6)
         assert record["cosine_similarity"] == pytest.approx(cosine(before, now), abs=1e-6)
-        assert record["parameter_count"] == 42
+        assert record["element_count"] == 42
         if not grads:
             v = of_layer(new, "v", record["subject"])
             assert record["new_signal_to_noise"] == pytest.approx(np.sqrt((now**2).sum() / v.sum()), rel=1e-6)
@@ -408,7 +408,7 @@ def test_no_figure_is_a_constant(tmp_path):
         "converged_below",
         "frozen_ratio",
         "frozen_tensor_count",
-        "parameter_count",
+        "element_count",
         "pair",
         "seq",
     }

@@ -20,7 +20,7 @@ class LayerImpactFields(TypedDict):
     """Change of each layer."""
 
     relative_l2: NotRequired[Annotated[float | None, "relative change of the layer"]]
-    parameter_count: NotRequired[Annotated[int, "elements"]]
+    element_count: NotRequired[Annotated[int, "elements"]]
     roles: NotRequired[Annotated[list[RoleChange], "change by role"]]
     ranking: NotRequired[Annotated[list[dict[str, Any]], "layers, the largest change first"]]
 
@@ -232,7 +232,7 @@ def transformer_layer(layer: int, depth: int, quantiles: bool = False) -> list[d
                 tensor(f"{prefix}.{module}.weight", shape, relative_l2, layer=prefix, role=role, quantiles=quantiles)
             )
     whole = _relative(layer, depth, 2.1)
-    return [*records, finding("layer_impact", prefix, relative_l2=whole, parameter_count=60_821_504, roles=roles)]
+    return [*records, finding("layer_impact", prefix, relative_l2=whole, element_count=60_821_504, roles=roles)]
 
 
 def transformer_run(depth: int = 16, quantiles: bool = False) -> list[dict[str, Any]]:

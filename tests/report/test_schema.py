@@ -3,6 +3,7 @@ from typing import Annotated, Any, Literal, NotRequired, TypedDict
 import pytest
 from jsonschema import Draft202012Validator
 
+from diffai_stream.analyses.catalogue import ANALYSES
 from diffai_stream.report.records import CORE_RECORDS
 from diffai_stream.report.schema import SCHEMA_ID, build_schema
 from tests.report import sample_records as sample
@@ -122,3 +123,37 @@ def test_equal_names_of_different_types_are_kept_apart():
     definitions = build_schema({"one": one, "two": two})["$defs"]
     assert definitions["Item"]["required"] == ["a"]
     assert definitions["else__Item"]["required"] == ["b"]
+
+
+def paths_of(definition, definitions, prefix=""):
+    """(dotted path, JSON type) of every field, null apart; lists add `[]`."""
+    for name, field in definition.get("properties", {}).items():
+        for alternative in field.get("anyOf", [field]):
+            yield from described(alternative, definitions, f"{prefix}{name}")
+
+
+def described(field, definitions, path):
+    if "$ref" in field:
+        field = definitions[field["$ref"].rpartition("/")[2]]
+    if "enum" in field or "const" in field:
+        values = field.get("enum", [field.get("const")])
+        yield from {(path, {str: "string", int: "integer"}[type(value)]) for value in values if value is not None}
+        return
+    kinds = field.get("type", ())
+    for kind in {kinds} if isinstance(kinds, str) else set(kinds):
+        if kind != "null":
+            yield path, kind
+    if "properties" in field:
+        yield from paths_of(field, definitions, f"{path}.")
+    if isinstance(field.get("items"), dict):
+        yield from described(field["items"], definitions, f"{path}[]")
+
+
+def test_a_field_has_one_type_in_all_records():
+    definitions = build_schema({row.name: row.fields for row in ANALYSES.values()})["$defs"]
+    types = {}
+    for name, definition in definitions.items():
+        for path, kind in paths_of(definition, definitions) if name.endswith("_record") else ():
+            types.setdefault(path, {}).setdefault(kind, []).append(name)
+    assert {path: kinds for path, kinds in types.items() if len(kinds) > 1} == {}
+    assert len(types) > 300

@@ -11,9 +11,11 @@ from typing import NamedTuple
 
 from diffai_stream.analyses.base import Finding, ModelEvidence
 from diffai_stream.analyses.gates import judge
+from diffai_stream.analyses.structure.speed import load_of
 from diffai_stream.options import Options
 
 INTERFACE = ("embedding", "lm_head", "classifier", "patch_embedding", "position_embedding")
+SPEED_BUDGET = 1.1
 CONFIG_KEYS = ("hidden_size", "num_attention_heads", "num_key_value_heads", "num_hidden_layers", "vocab_size", "model_type")
 
 
@@ -65,6 +67,7 @@ def _lines(evidence: ModelEvidence, options: Options) -> Iterator[Line | None]:
     if options.max_size is not None:
         stored = sum(entry.stored_nbytes for entry in evidence.run.new.tensors)
         yield Line("size", stored <= options.max_size, f"{stored} bytes stored, {options.max_size} allowed")
+    yield _speed(evidence)
     gates = evidence.findings.get("regression_test")
     if gates:
         failed = [f"{f.fields['gate']} {f.subject}" for f in gates if not f.fields["passed"]]
@@ -72,6 +75,16 @@ def _lines(evidence: ModelEvidence, options: Options) -> Iterator[Line | None]:
     critical = judge.anomalies(evidence, "critical")
     names = [f"{f.fields['kind']} in {f.subject}" for f in critical]
     yield Line("anomalies", not critical, judge.listed(names) if critical else "no critical anomaly")
+
+
+def _speed(evidence: ModelEvidence) -> Line:
+    """A token of new costs no more bytes and operations than SPEED_BUDGET times one of old."""
+    run = evidence.run
+    old, new = (load_of(c, context) for c, context in zip((run.old, run.new), run.configurations, strict=True))
+    if not (old.nbytes and old.flops):
+        return Line("speed", None, "old reads nothing for a token", blocks=False)
+    worst = max(new.nbytes / old.nbytes, new.flops / old.flops)
+    return Line("speed", worst <= SPEED_BUDGET, f"a token costs {worst:.3g} times that of old at most", blocks=False)
 
 
 def _interface(evidence: ModelEvidence) -> Line:

@@ -52,7 +52,7 @@ class GradientFields(TypedDict):
     """gradient_analysis: one record a layer."""
 
     source: Annotated[str, "gradient, adam, momentum, or update (with --learning-rate, where none of these is stored)"]
-    parameter_count: Annotated[int, "elements looked at"]
+    element_count: Annotated[int, "elements looked at"]
     old_rms: Annotated[float | None, "root mean square of the gradient or first moment, old"]
     new_rms: Annotated[float | None, "... new; of source update: of the update over learning rate and steps"]
     ratio: Annotated[float | None, "new_rms / old_rms"]

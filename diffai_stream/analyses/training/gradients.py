@@ -58,7 +58,7 @@ def _measured(layers: Mapping[str, Gathered]) -> Iterator[Finding]:
         kind, ratio = _kind(name, new.rms, middle)
         fields: dict[str, Any] = {
             "source": layer.source,
-            "parameter_count": new.count,
+            "element_count": new.count,
             "old_rms": _finite(old.rms),
             "new_rms": _finite(new.rms),
             "ratio": finite(new.rms / old.rms) if old.rms and new.rms is not None else None,
@@ -95,7 +95,7 @@ def _proxies(evidence: ModelEvidence, rate: float) -> Iterator[Finding]:
     )
     for name, value in rms.items():
         kind, ratio = _kind(name, value, middle)
-        told = {"source": "update", "parameter_count": counts[name], **nothing, "new_rms": finite(value)}
+        told = {"source": "update", "element_count": counts[name], **nothing, "new_rms": finite(value)}
         told |= {"learning_rate": rate, **_judgement(kind, ratio)}
         yield Finding("layer", name, "estimated", told, _severity(kind, 0))
 
