@@ -206,7 +206,7 @@ def _dead_rows(table: Table, view: View) -> Verdicts:
 
 
 def _dead_columns(table: Table, view: View) -> Verdicts:
-    broken = sum(nonfinite_count(table.rows, side) for side in SIDES)
+    broken = nonfinite_count(table.rows, View.OLD) + nonfinite_count(table.rows, View.NEW)
     for place, evidence in enumerate(table.evidence):
         columns = extra(evidence, "ColumnSums")
         if columns is None or not columns["columns"].size:
