@@ -32,6 +32,9 @@ class Options:
     compare_gradients: bool = False
     epsilon: float = 0.0
     relative_tolerance: float = 0.0
+    quantization_aware: bool = False
+    model_type: str = ""
+    merge_base: str | None = None
     precision_loss_threshold: float | None = None
     tolerance: float = 0.01
     tolerance_per_layer: tuple[tuple[str, float], ...] = ()

@@ -15,7 +15,7 @@ from diffai_stream.formats.inert import collection_paused
 from diffai_stream.options import Options
 from diffai_stream.plan.align import align, select
 from diffai_stream.plan.memory import TENSOR_NBYTES
-from diffai_stream.plan.naming import place
+from diffai_stream.plan.naming import place, place_in
 from diffai_stream.plan.pairs import TensorPair, numbered
 from diffai_stream.plan.parts import shared
 from diffai_stream.report.compose import Composer
@@ -39,20 +39,28 @@ def compare(
     paths = expanded(checkpoints)
     with collection_paused():
         opened = [open_checkpoint(path) for path in paths]
-        first = _session(opened[0], opened[1], options, len(opened) - 1)
+        base = open_checkpoint(options.merge_base) if options.merge_base else None
+        first = _session(opened[0], opened[1], options, len(opened) - 1, base)
         plans = [first.plan_info()]
         for old, new in pairwise(opened[1:]):  # planned to be checked and told now, and again when it is their turn
-            plans.append(_session(old, new, options, len(opened) - 1).plan_info())
+            plans.append(_session(old, new, options, len(opened) - 1, base).plan_info())
     if len(plans) == 1:
         return Run(first, progress or NoProgress()).records()
     return _trajectory(opened, first, plans, options, progress or NoProgress())
 
 
-def _session(old: Checkpoint, new: Checkpoint, options: Options, pair_count: int) -> Session:
+def _session(old: Checkpoint, new: Checkpoint, options: Options, pair_count: int, base: Checkpoint | None = None) -> Session:
     sides = shared(old, new, options.ignore_optimizer_state)
     aligned = align(sides.old, sides.new, options.maps)
-    pairs = _not_failed(select(aligned.pairs, options.include, options.exclude), old, new)
-    return prepare(old, new, pairs, (*sides.oddities, *aligned.oddities), options, pair_count)
+    placed = [_placed(pair, options.model_type) for pair in aligned.pairs] if options.model_type else aligned.pairs
+    pairs = _not_failed(select(placed, options.include, options.exclude), old, new)
+    return prepare(old, new, pairs, (*sides.oddities, *aligned.oddities), options, pair_count, base)
+
+
+def _placed(pair: TensorPair, model_type: str) -> TensorPair:
+    """The pair at the place that the names of a family tell, where its own name tells none."""
+    layer, role = place_in(pair.name, model_type)
+    return pair._replace(layer=layer, role=role)
 
 
 def _trajectory(
@@ -66,7 +74,7 @@ def _trajectory(
     throughout, previous = Throughout(progress, plan["read_nbytes"]), list[ModelEvidence]()
     try:
         for composer.pair, (old, new) in enumerate(pairwise(checkpoints)):
-            session = first if composer.pair == 0 else _session(old, new, options, len(plans))
+            session = first if composer.pair == 0 else _session(old, new, options, len(plans), first.context.base)
             run = Run(session, throughout, step=Step(composer, tuple(previous), len(plans)))
             yield from run.records()
             if run.tally.interrupted:

@@ -158,7 +158,7 @@ class Run:
         read = [pair for pair in pairs if pair.index not in errors]
         states = [self.states.pop(pair.index, {}) for pair in read]
         table = table_of(read, states, self.options, self.context, self.inspecting)
-        digests = digests_of(table)
+        digests = digests_of(table, self.options)
         layers = self.layers.take(pairs, table, digests, self.options)
         found = self._judged(table)
         row = 0

@@ -86,6 +86,7 @@ def prepare(
     oddities: Iterable[Oddity],
     options: Options,
     pair_count: int = 1,
+    base: Checkpoint | None = None,
 ) -> Session:
     """Plan a run over aligned pairs, one of `pair_count`. Raises UsageError and MemoryLimitError before anything is read."""
     check(options)
@@ -93,11 +94,11 @@ def prepare(
     for analysis in analyses:
         if check_analysis := getattr(analysis.load(), "check", None):
             check_analysis(pairs, options)
-    context = RunContext(old, new, tuple(pairs), count=pair_count)
+    context = RunContext(old, new, tuple(pairs), count=pair_count, base=base, model_type=options.model_type)
     plan, skipped = _plan(context, analyses, options)
     ask = Ask(not options.fast, options.stats or not options.fast, options.epsilon, options.relative_tolerance)
     wants = Wants(options.stats, options.stats, options.histograms, laws=not options.fast, codes=not options.fast)
-    stamps = {**new.stamps, **old.stamps}
+    stamps = {**(base.stamps if base else {}), **new.stamps, **old.stamps}
     program = Program(ask, wants, options.io, options.chunk_size, stamps)
     return Session(old, new, tuple(pairs), tuple(oddities), analyses, tuple(plan), tuple(skipped), program, options, context)
 

@@ -45,13 +45,14 @@ class Analysis:
 
     `module` may define `tensor(table, options)`, yielding (place in the table, finding) as soon as some tensors are done,
     `layer(evidence, options)` and `model(evidence, options)`, yielding findings of a layer or of the model, and
-    `needs(pair, options)`: the statistics beyond the default ones that it asks for a pair; `needs_in(run, options)`: the same
-    as a function of a pair, for those that must know the whole model; `check(pairs, options)` raises
-    UsageError before anything is read, and so may `needs_in`. `reads_identical` ones look at sides that are known to be
-    equal too; an `is_gate` one sets the exit status, and only its own flag asks for it. `default` analyses run without
-    their flag; a flag only adds. `one_sided` ones make sense for a single checkpoint; the tensor findings of `ranks_tensors`
-    ones are in the model evidence at the end, for them and for those after them in the catalogue; `looks_at_state` ones find
-    what is beside the weights there.
+    `needs(pair, options)`: the statistics beyond the default ones that it asks for a pair; `needs_in(run, options)`: the
+    same as a function of a pair, for those that must know the whole model; `check(pairs, options)` raises UsageError before
+    anything is read, and so may `needs_in`. `reads_identical` ones look at sides that are known to be equal too; an
+    `is_gate` one sets the exit status, and only its own flag asks for it, as for `is_opt_in` ones, which cost more than the
+    rest; `argument` names the value that a flag takes. `default` analyses run without their flag; a flag only adds.
+    `one_sided` ones make sense for a single checkpoint; the tensor findings of `ranks_tensors` ones are in the model
+    evidence at the end, for them and for those after them in the catalogue; `looks_at_state` ones find what is beside the
+    weights there.
     """
 
     name: str
@@ -72,6 +73,8 @@ class Analysis:
     aliases: tuple[str, ...] = ()
     reads_identical: bool = False
     is_gate: bool = False
+    is_opt_in: bool = False
+    argument: str = ""
 
     def load(self) -> ModuleType:
         """The module with the functions."""
@@ -83,7 +86,8 @@ class RunContext:
     """What is compared, beyond the tensors: both checkpoints, what lies beside them, and the pairs before in a trajectory.
 
     Of `count` pairs this is number `index`; of those before, what was `kept` is at hand for the last one only. `memo` is for
-    what the analyses of a family derive once for all of them.
+    what the analyses of a family derive once for all of them. `base` is what both sides were made from, where that is told,
+    `model_type` what the user says they are.
     """
 
     old: Checkpoint
@@ -92,6 +96,8 @@ class RunContext:
     previous: Sequence[ModelEvidence] = field(default_factory=tuple)
     index: int = 0
     count: int = 1
+    base: Checkpoint | None = None
+    model_type: str = ""
     memo: dict[str, Any] = field(default_factory=dict, compare=False)
 
     @property
@@ -119,9 +125,16 @@ class RunContext:
         """What lies beside old and new without the tokenizers, which take long to read; of a trajectory read once."""
         from diffai_stream.context.read import context_of
 
+        new = self._typed(context_of(self.new, with_tokenizer=False))
         if self.previous:
-            return self.previous[-1].run.configurations[1], context_of(self.new, with_tokenizer=False)
-        return context_of(self.old, with_tokenizer=False), context_of(self.new, with_tokenizer=False)
+            return self.previous[-1].run.configurations[1], new
+        return self._typed(context_of(self.old, with_tokenizer=False)), new
+
+    def _typed(self, context: Context) -> Context:
+        """A configuration that says what the user says of the model, where it says nothing itself."""
+        if not self.model_type or context.config.get("model_type"):
+            return context
+        return context._replace(config={**context.config, "model_type": self.model_type})
 
 
 class Evidence(NamedTuple):
@@ -208,7 +221,8 @@ class Digest(NamedTuple):
     """What is kept of a tensor until the end: scalars only.
 
     `numel` is that of the larger side; `compared_count` the real numbers compared, 0 unless both shapes are equal;
-    `old_rms` and `new_rms` are over the finite elements.
+    `old_rms` and `new_rms` are over the finite elements; `allowed_squares` is the Σdelta² that the encoding of
+    new explains, with `--quantization-aware`.
     """
 
     name: str
@@ -227,6 +241,7 @@ class Digest(NamedTuple):
     new_nonfinite: int
     old_hash: str | None
     new_hash: str | None
+    allowed_squares: float = 0.0
 
 
 def functions(analyses: Iterable[Analysis], scope: str) -> list[tuple[Analysis, Callable[[Any, Options], Any]]]:

@@ -14,6 +14,7 @@ from diffai_stream.analyses.gates.rows import ROWS as GATES
 from diffai_stream.analyses.representation.rows import ROWS as REPRESENTATION
 from diffai_stream.analyses.structure.rows import ROWS as STRUCTURE
 from diffai_stream.analyses.training.rows import ROWS as TRAINING
+from diffai_stream.analyses.updates.rows import ROWS as UPDATES
 from diffai_stream.errors import UsageError
 from diffai_stream.options import Options
 
@@ -63,17 +64,20 @@ _ROWS = (
     ),
 )
 
-FAMILIES: tuple[tuple[Analysis, ...], ...] = (_ROWS, STRUCTURE, EFFICIENCY, REPRESENTATION, ATTENTION, TRAINING, GATES)
+FAMILIES: tuple[tuple[Analysis, ...], ...] = (
+    *(_ROWS, STRUCTURE, EFFICIENCY, REPRESENTATION, ATTENTION, TRAINING, UPDATES),
+    GATES,
+)
 """The rows of each family folder, in the order in which they run: gates and documents, which judge the others, come last."""
 
 ANALYSES: dict[str, Analysis] = {row.name: row for rows in FAMILIES for row in rows}
 
 
 def completed(options: Options) -> Options:
-    """The options with the analyses that `--all-analyses` stands for: all that do not set the exit status."""
+    """The options with the analyses that `--all-analyses` stands for: all but gates and opt-in ones."""
     if not options.all_analyses:
         return options
-    names = {*options.analyses, *(row.name for row in ANALYSES.values() if not row.is_gate)}
+    names = {*options.analyses, *(row.name for row in ANALYSES.values() if not (row.is_gate or row.is_opt_in))}
     return replace(options, analyses=tuple(name for name in ANALYSES if name in names))
 
 

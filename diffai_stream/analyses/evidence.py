@@ -135,7 +135,7 @@ def _evidence(
     return [
         Evidence(
             pair,
-            "unchanged" if alone else status_of(pair, differs),
+            "unchanged" if alone else status_of(pair, differs and not (options.quantization_aware and is_cast(by_side))),
             dict(zip(SIDES, sides, strict=True)),
             change,
             row,
@@ -152,6 +152,13 @@ def _evidence(
 def _extras(states: States) -> dict[Any, dict[str, Any]]:
     """The other statistics; of sides scanned apart there are two of each, which nothing asks for."""
     return next(iter(states.values())).extras if len(states) == 1 else {}
+
+
+def is_cast(states: States) -> bool:
+    """Whether rounding or truncation to the encoding of new explains every element."""
+    extras = states["both"].extras if "both" in states else {}
+    found = (columns for statistic, columns in extras.items() if type(statistic).__name__ == "CastCounts")
+    return next((columns["cast"] in ("rne", "truncated") for columns in found), False)
 
 
 def status_of(pair: TensorPair, differs: bool) -> str:
@@ -208,6 +215,8 @@ def _changes(
     shapes = [real_shape(old) for place in places if (old := pairs[place].old) is not None]
     for place, change in zip(places, change_stats(rows[places], shapes), strict=True):
         changes[place] = change
+        if options.quantization_aware and is_cast(states[place]):
+            change |= {"changed_count": 0, "changed_ratio": 0.0}
         if options.stats:
             known = all(told is not None and has_keys(told) for told in (stats[0][place], stats[1][place]))
             values = columns["distances"][place].tolist() if known and "distances" in columns else [nan] * 3
@@ -218,14 +227,29 @@ def _changes(
     return changes
 
 
-def digests_of(table: Table) -> list[Digest]:
+def allowed_squares(evidence: Evidence, digest: Digest) -> float:
+    """The part of Σdelta² that the encodings explain: all of it for a cast, what rounding must lose for codes with scales."""
+    from diffai_stream.analyses.quantization import differs, expected_relative
+
+    if not differs(evidence.pair):
+        return 0.0
+    if digest.status == "retyped":
+        return digest.delta_squares
+    expected = expected_relative(evidence.pair)
+    return digest.old_squares * expected**2 if expected is not None else 0.0
+
+
+def digests_of(table: Table, options: Options) -> list[Digest]:
     """The scalars that are kept of tensors until the end."""
     rows = table.rows
     squares = np.stack([field(rows, View.PAIR, "old_squares"), sum_of_squares(rows, View.DELTA)], axis=1).tolist()
     with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
         rms = numbers([np.sqrt(sum_of_squares(rows, view)) / np.sqrt(field(rows, view, "n")) for view in (View.OLD, View.NEW)])
     nonfinite = np.stack([nonfinite_count(rows, view) for view in (View.OLD, View.NEW)], axis=1).astype(np.int64).tolist()
-    return [_digest(*told) for told in zip(table.evidence, rms, squares, nonfinite, strict=True)]
+    digests = [_digest(*told) for told in zip(table.evidence, rms, squares, nonfinite, strict=True)]
+    if not options.quantization_aware:
+        return digests
+    return [d._replace(allowed_squares=allowed_squares(e, d)) for e, d in zip(table.evidence, digests, strict=True)]
 
 
 def _digest(evidence: Evidence, rms: Sequence[float | None], squares: Sequence[float], nonfinite: Sequence[int]) -> Digest:

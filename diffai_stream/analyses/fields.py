@@ -55,6 +55,9 @@ class QuantizationFields(TypedDict):
         Annotated[float | None, "sqnr_db less that of rounding normal weights to the coarser side; null if unknown"]
     ]
     relative_l2: NotRequired[Annotated[float | None, "‖delta‖ / ‖old‖, after the fitted scale where there is one"]]
+    expected_relative_l2: NotRequired[
+        Annotated[float | None, "what rounding normal weights to the coarser side costs, and 3 dB; null if unknown"]
+    ]
     max_abs: NotRequired[Annotated[float | None, "greatest |delta| as stored, before any fitted scale"]]
     cosine_similarity: NotRequired[Annotated[float | None, "cosine between old and new as stored"]]
     saturation_ratio: NotRequired[
@@ -77,8 +80,10 @@ class QuantizationFields(TypedDict):
     saturated_count: NotRequired[Annotated[int | None, "old values beyond the largest that became the largest"]]
     flushed_count: NotRequired[Annotated[int | None, "old values that became 0 and do not round to it"]]
     subnormal_count: NotRequired[Annotated[int | None, "new values below the smallest normal one"]]
-    exceeds_threshold: NotRequired[Annotated[bool, "relative_l2 above --precision-loss-threshold"]]
-    threshold: NotRequired[Annotated[float | None, "that threshold"]]
+    exceeds_threshold: NotRequired[Annotated[bool, "relative_l2 above the threshold"]]
+    threshold: NotRequired[
+        Annotated[float | None, "--precision-loss-threshold, else 0.01, or expected_relative_l2 with --quantization-aware"]
+    ]
     scale_source: NotRequired[Annotated[Literal["recorded", "fitted_row", "none"], "where the scale of integer codes is from"]]
     tensor_count: NotRequired[Annotated[int, "tensors whose encoding differs (model record)"]]
     exceeding_count: NotRequired[Annotated[int, "of these, how many exceed the threshold (model record)"]]

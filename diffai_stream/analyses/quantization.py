@@ -31,6 +31,7 @@ BASELINE_SQNR_DB = {
 # Encodings of tools that move a scale of each column into the layer before (AWQ, SmoothQuant), or may do so.
 RESCALED = ("AWQ_I4", "I8_SCALED", "I4_SCALED", *(f"I{bits}_PACKED" for bits in range(1, 9)))
 DEFAULT_THRESHOLD = 0.01
+MARGIN_DB = 3.0  # weights are not quite normal: heavier tails cost this much more
 CAST_COUNTS = ("overflow_count", "saturated_count", "flushed_count", "subnormal_count")
 
 
@@ -81,7 +82,8 @@ def _cost(evidence: Evidence, change: dict[str, Any], options: Options) -> Findi
     relative = fitted if fitted is not None else change["relative_l2"]
     sqnr = _decibels(fitted) if fitted is not None else change["sqnr_db"]
     baseline = _baseline(pair)
-    threshold = options.precision_loss_threshold if options.precision_loss_threshold is not None else DEFAULT_THRESHOLD
+    expected = expected_relative(pair)
+    threshold = _threshold(expected, options)
     worst, worst_relative = _worst(rows, fitted is not None)
     return Finding(
         "tensor",
@@ -93,6 +95,7 @@ def _cost(evidence: Evidence, change: dict[str, Any], options: Options) -> Findi
             "sqnr_scale_invariant_db": _scale_invariant(evidence),
             "sqnr_gap_db": sqnr - baseline if sqnr is not None and baseline is not None else None,
             "relative_l2": relative,
+            "expected_relative_l2": expected,
             "max_abs": change["max_abs"],
             "cosine_similarity": change["cosine_similarity"],
             **_codes(evidence),
@@ -108,6 +111,19 @@ def _cost(evidence: Evidence, change: dict[str, Any], options: Options) -> Findi
         },
         severity="warning" if relative is not None and relative > threshold else "info",
     )
+
+
+def expected_relative(pair: Any) -> float | None:
+    """‖delta‖ / ‖old‖ that rounding to the coarser side costs, with MARGIN_DB of grace; None where that is not known."""
+    baseline = _baseline(pair)
+    return float(10 ** ((MARGIN_DB - baseline) / 20)) if baseline is not None else None
+
+
+def _threshold(expected: float | None, options: Options) -> float:
+    """The limit of relative_l2: that of the option, with `--quantization-aware` what must be lost, else the default."""
+    if options.precision_loss_threshold is not None:
+        return options.precision_loss_threshold
+    return expected if options.quantization_aware and expected is not None else DEFAULT_THRESHOLD
 
 
 def _baseline(pair: Any) -> float | None:
@@ -154,7 +170,7 @@ def model(evidence: ModelEvidence, options: Options) -> Iterator[Finding | Skipp
         **_totals(evidence, found),
         "tensor_count": len(found),
         "exceeding_count": exceeding,
-        "threshold": found[0].fields["threshold"],
+        "threshold": max(f.fields["threshold"] for f in found),
         "exceeds_threshold": exceeding > 0,
         "worst": worst[: options.top] if options.top else worst,
     }

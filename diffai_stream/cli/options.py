@@ -10,7 +10,7 @@ import click
 
 from diffai_stream.analyses.base import Analysis
 from diffai_stream.analyses.catalogue import ANALYSES
-from diffai_stream.cli.parameters import KIB, Amount, Limit, OneOf, Renaming, Size, SomeOf, Whole, shown_size
+from diffai_stream.cli.parameters import KIB, Amount, CheckpointPath, Limit, OneOf, Renaming, Size, SomeOf, Whole, shown_size
 from diffai_stream.cli.sections import SectionOption
 from diffai_stream.errors import UsageError
 from diffai_stream.options import Options
@@ -50,11 +50,18 @@ class Row:
         flag = "--" + self.parameter.replace("_", "-")
         default = getattr(_DEFAULTS, self.field)
         shown = self.shown or str(default or "")
-        help = f"{self.help}  [default: {shown}]" if shown and not isinstance(default, tuple) else self.help
+        text = self.help or _title_of(flag)
+        help = f"{text}  [default: {shown}]" if shown and not isinstance(default, tuple) else text
         if isinstance(default, bool):
             return SectionOption([flag], self.section, is_flag=True, help=help)
         repeats = isinstance(default, tuple) and not isinstance(self.type, SomeOf)
         return SectionOption([flag], self.section, type=self.type, metavar=self.metavar, help=help, multiple=repeats)
+
+
+def _title_of(flag: str) -> str:
+    """The help of a flag that takes a value and asks for an analysis by that: the title of its row."""
+    title = next(row.title for row in ANALYSES.values() if row.flag == flag)
+    return f"{title[:1].upper()}{title[1:]}."
 
 
 ROWS = (
@@ -76,6 +83,19 @@ ROWS = (
     Row("compare_gradients", _COMPARISON, "These count for the verdict too, where both checkpoints have them."),
     Row("epsilon", _COMPARISON, "Equal when |new - old| <= E + R |old|: this is E.", Amount(), "E"),
     Row("relative_tolerance", _COMPARISON, "... and this is R.", Amount(), "R"),
+    Row(
+        "quantization_aware",
+        _COMPARISON,
+        "What rounding to another encoding explains is no change; losses are judged by what the encoding must lose.",
+    ),
+    Row(
+        "model_type",
+        _COMPARISON,
+        "Names that tell nothing are those of this family (llama, gpt2, bert, ...).",
+        str,
+        "NAME",
+    ),
+    Row("merge_base", "Analyses", "", CheckpointPath(), "BASE", name="merge_analysis"),
     Row("stats", _FIGURES, "Add quantiles, skewness, kurtosis, distribution distances, ULPs."),
     Row("histograms", _FIGURES, "Add 128-bin histograms to the records."),
     Row("fast", _FIGURES, "Leave histograms and all that needs them out."),
@@ -86,7 +106,7 @@ ROWS = (
         Amount(),
         "X",
     ),
-    Row("all_analyses", "Analyses", "All analyses but the gates, which set the exit status."),
+    Row("all_analyses", "Analyses", "All analyses but the gates, which set the exit status, and the opt-in ones."),
     Row(
         "learning_rate",
         _FIGURES,
@@ -166,7 +186,7 @@ def _printing_options() -> list[SectionOption]:
 
 def analysis_options() -> list[click.Option]:
     """One flag an analysis."""
-    return [_analysis_option(row) for row in ANALYSES.values() if row.flag]
+    return [_analysis_option(row) for row in ANALYSES.values() if row.flag and not row.argument]
 
 
 def _analysis_option(row: Analysis) -> SectionOption:
@@ -202,7 +222,8 @@ def chosen_options(values: Mapping[str, Any]) -> Options:
 def _chosen_analyses(values: Mapping[str, Any], fields: Mapping[str, Any]) -> tuple[str, ...]:
     implied = {"quantization"} if fields.get("precision_loss_threshold") is not None else set()
     implied |= {"gradient_analysis"} if fields.get("compare_gradients") or fields.get("learning_rate") is not None else set()
-    asked = {row.name for row in ANALYSES.values() if row.flag and values.get(_analysis_parameter(row))}
+    implied |= {"merge_analysis"} if fields.get("merge_base") else set()
+    asked = {row.name for row in ANALYSES.values() if row.flag and not row.argument and values.get(_analysis_parameter(row))}
     return tuple(name for name in ANALYSES if name in asked | implied)
 
 

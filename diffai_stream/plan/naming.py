@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from difflib import get_close_matches
 from functools import lru_cache
 from typing import NamedTuple
+
+from diffai_stream.errors import UsageError
 
 
 class Place(NamedTuple):
@@ -236,6 +239,69 @@ def place(name: str) -> Place:
     start, end = index.span(1)
     cut, role = _look_up(name[:start], name[end:])
     return Place(name[: (end if cut >= 0 else start) + cut], role)
+
+
+class _Family(NamedTuple):
+    """The rules of a family, inside and outside of blocks."""
+
+    inside: Rules
+    outside: Rules
+
+
+def place_in(name: str, family: str) -> Place:
+    """The place of a tensor whose model is said to be of a family: its own place, unless the tables have no row for it.
+
+    Then the rules of the family are held against the end of the name, whatever stands before it:
+    `tower.stack_3.self_attn.q_proj` is `attention.q_proj` of `tower.stack_3`. Raises UsageError for a family that no row names.
+    """
+    rules = _rules_of(family)
+    module, suffix = _split_leaf(name.replace("/", ".").removesuffix(":0"))
+    if len(name) > _LONGEST or is_known(name):
+        return place(name)
+    tokens = module.split(".")
+    for start in reversed(range(1, len(tokens))):
+        if role := _role(":" + ".".join(tokens[start:]), rules.inside):
+            return Place(name[: len(".".join(tokens[:start]))], (role + suffix).lower())
+    for start in range(len(tokens)):
+        if role := _role(":" + ".".join(tokens[start:]), rules.outside):
+            return Place(name[: len(module)], (role + suffix).lower())
+    return place(name)
+
+
+def is_known(name: str) -> bool:
+    """Whether a row of the tables gives the role, not the words of the name."""
+    module, _ = _split_leaf(name.replace("/", ".").removesuffix(":0"))
+    if inside := _LAYER.match(module):
+        block = next((token for token in reversed(inside.group().split(".")) if not token.isdigit()), "")
+        return bool(_role(f"{block}:{module[inside.end() + 1 :]}", _INSIDE_RULES))
+    outside = _OUTSIDE_LAYER.match(module)
+    return bool(outside and _role(f":{module[outside.end(1) :]}", _OUTSIDE_RULES))
+
+
+def families() -> tuple[str, ...]:
+    """The families that the tables name, as `place_in` knows them."""
+    names = (label for row in (*_BLOCK, *_OUTSIDE, *_ANYWHERE) for label in row.family.split(","))
+    return tuple(sorted({_plain(name) for name in names} - {"any"}))
+
+
+def _plain(family: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", family.lower())
+
+
+@lru_cache(maxsize=8)
+def _rules_of(family: str) -> _Family:
+    """The rules of one family; `qwen2` is `qwen`, `gpt_neox` is `GPT-NeoX`."""
+    wanted = _plain(family)
+    known = [name for name in families() if wanted and wanted.startswith(name)]
+    if not known:
+        near = get_close_matches(wanted, families(), n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(families())}"
+        raise UsageError(f"--model-type knows no {family!r}; {hint}")
+    inside, outside = (
+        _compiled(row for row in rows if {_plain(label) for label in row.family.split(",")} & set(known))
+        for rows in (_BLOCK, (*_OUTSIDE, *_ANYWHERE))
+    )
+    return _Family(inside, outside)
 
 
 def natural_key(name: str) -> tuple[str | int, ...]:

@@ -12,6 +12,9 @@ from diffai_stream.options import Options
 ARRIVES = [
     (["--all-analyses"], {"all_analyses": True}),
     (["--stats"], {"stats": True}),
+    (["--quantization-aware"], {"quantization_aware": True}),
+    (["--model-type", "llama"], {"model_type": "llama"}),
+    (["--merge-analysis", "base"], {"merge_base": "base", "analyses": ("merge_analysis",)}),
     (["--histograms"], {"histograms": True}),
     (["--fast"], {"fast": True}),
     (["--ignore-optimizer-state"], {"ignore_optimizer_state": True}),
@@ -110,17 +113,18 @@ def test_an_option_arrives_and_changes_nothing_else(diffai, pipeline, arguments,
     assert pipeline.options == Options(**changed)
 
 
-@pytest.mark.parametrize("row", [row for row in ANALYSES.values() if row.flag], ids=lambda row: row.name)
+@pytest.mark.parametrize("row", [row for row in ANALYSES.values() if not row.argument], ids=lambda row: row.name)
 def test_the_flag_of_an_analysis_names_it(diffai, pipeline, row):
     diffai(row.flag, "a", "b")
     assert pipeline.options == Options(analyses=(row.name,))
 
 
-def test_all_analyses_are_all_but_the_gates():
+def test_all_analyses_are_all_but_gates_and_opt_in_ones():
     found = completed(Options(all_analyses=True))
-    assert set(ANALYSES) - set(found.analyses) == {"regression_test", "alert"}
+    left_out = {"regression_test", "alert", "spectrum", "merge_analysis"}
+    assert set(ANALYSES) - set(found.analyses) == left_out
     both = completed(Options(all_analyses=True, analyses=("alert",)))
-    assert both.analyses == tuple(name for name in ANALYSES if name != "regression_test")
+    assert both.analyses == tuple(name for name in ANALYSES if name not in left_out - {"alert"})
 
 
 @pytest.mark.parametrize(("arguments", "message"), REFUSED, ids=lambda value: str(value))

@@ -17,10 +17,10 @@ def model(evidence: ModelEvidence, options: Options) -> Iterator[Finding]:
         detail = f"{count} more NaN or Inf than before, {tensor.new_nonfinite} in all"
         yield _alert("tensor", tensor.name, "critical", "new_nonfinite", float(count), 0.0, detail)
     for layer, members in judge.by_layer(evidence.tensors).items():
-        value = judge.relative(members)
-        if value is None or value > options.tolerance:
-            detail = f"relative_l2 above --tolerance {options.tolerance:g}"
-            yield _alert("layer", layer, "warning", "layer_change", finite(value) if value else None, options.tolerance, detail)
+        value, limit = judge.relative(members), judge.limit_of(members, options.tolerance)
+        if value is None or value > limit:
+            detail = f"relative_l2 above {limit:g}, by --tolerance {options.tolerance:g}"
+            yield _alert("layer", layer, "warning", "layer_change", finite(value) if value else None, limit, detail)
     for found in judge.anomalies(evidence, "critical"):
         kind, value = found.fields["kind"], found.fields["value"]
         if kind != "nonfinite":  # told above, when it is new

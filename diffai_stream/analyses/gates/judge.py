@@ -24,6 +24,13 @@ def relative(tensors: Iterable[Digest]) -> float | None:
     return finite(sqrt(delta / old)) if old > 0 else inf
 
 
+def limit_of(tensors: Iterable[Digest], limit: float) -> float:
+    """The limit of a relative change, or what the encodings explain of it where that is more (`--quantization-aware`)."""
+    rows = list(tensors)
+    allowed, old = total(t.allowed_squares for t in rows), total(t.old_squares for t in rows)
+    return max(limit, sqrt(allowed / old)) if allowed > 0 and old > 0 else limit
+
+
 def compared(tensors: Iterable[Digest]) -> list[Digest]:
     """The tensors whose values were compared."""
     return [tensor for tensor in tensors if tensor.status not in STRUCTURAL]

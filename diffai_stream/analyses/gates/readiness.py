@@ -80,7 +80,7 @@ def _lines(evidence: ModelEvidence, options: Options) -> Iterator[Line | None]:
 def _speed(evidence: ModelEvidence) -> Line:
     """A token of new costs no more bytes and operations than SPEED_BUDGET times one of old."""
     run = evidence.run
-    old, new = (load_of(c, context) for c, context in zip((run.old, run.new), run.configurations, strict=True))
+    old, new = (load_of(c, context, run.model_type) for c, context in zip((run.old, run.new), run.configurations, strict=True))
     if not (old.nbytes and old.flops):
         return Line("speed", None, "old reads nothing for a token", blocks=False)
     worst = max(new.nbytes / old.nbytes, new.flops / old.flops)

@@ -68,7 +68,7 @@ def _changes(tensors: Sequence[Digest], options: Options) -> Iterator[Finding]:
 
 
 def _change(gate: str, subject: str, scope: str, members: Sequence[Digest], limit: float) -> Finding:
-    value = judge.relative(members)
+    value, limit = judge.relative(members), judge.limit_of(members, limit)
     passed = value is not None and value <= limit
     return _gate(gate, subject, scope, passed, value, limit, None if passed else "relative_l2 beyond the limit")
 

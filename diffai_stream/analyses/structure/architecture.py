@@ -16,7 +16,7 @@ COMPARED = ("family", "depth", "width", "heads", "kv_heads", "head_dim", "vocabu
 def model(evidence: ModelEvidence, options: Options) -> Iterator[Finding]:
     """One record."""
     checkpoints = evidence.run.old, evidence.run.new
-    rows = [placed(checkpoint) for checkpoint in checkpoints]
+    rows = [placed(checkpoint, evidence.run.model_type) for checkpoint in checkpoints]
     facts = [facts_of(c, context, r) for c, context, r in zip(checkpoints, evidence.run.contexts, rows, strict=True)]
     sides = [_told(f, sum(entry.numel for _, _, entry in r)) for f, r in zip(facts, rows, strict=True)]
     counts = [Counter(role for _, role, _ in r) for r in rows]

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from diffai_stream.context.base import Context
 from diffai_stream.formats.base import Checkpoint, TensorEntry
-from diffai_stream.plan.naming import place
+from diffai_stream.plan.naming import place, place_in
 from diffai_stream.plan.parts import WEIGHTS
 
 Placed = tuple[str, str, TensorEntry]  # layer, role, entry
@@ -34,9 +34,10 @@ class Facts(NamedTuple):
     active_experts: int | None
 
 
-def placed(checkpoint: Checkpoint) -> list[Placed]:
-    """The weights of a checkpoint with their places."""
-    return [(*place(entry.name), entry) for entry in checkpoint.tensors if entry.part == WEIGHTS]
+def placed(checkpoint: Checkpoint, model_type: str = "") -> list[Placed]:
+    """The weights of a checkpoint with their places, in the names of a family where that is told."""
+    weights = [entry for entry in checkpoint.tensors if entry.part == WEIGHTS]
+    return [(*(place_in(entry.name, model_type) if model_type else place(entry.name)), entry) for entry in weights]
 
 
 def facts_of(checkpoint: Checkpoint, context: Context, rows: Iterable[Placed] | None = None) -> Facts:

@@ -29,7 +29,7 @@ def _sizes(old: int, new: int) -> dict[str, Any]:
 def model(evidence: ModelEvidence, options: Options) -> Iterator[Finding]:
     """The bytes of the model, by encoding and by role; the KV cache where the heads are known."""
     checkpoints = evidence.run.old, evidence.run.new
-    rows = [placed(checkpoint) for checkpoint in checkpoints]
+    rows = [placed(checkpoint, evidence.run.model_type) for checkpoint in checkpoints]
     facts = [facts_of(c, context, r) for c, context, r in zip(checkpoints, evidence.run.contexts, rows, strict=True)]
     encodings, roles = (
         [Counter[str](), Counter[str]()],

@@ -13,7 +13,7 @@ from diffai_stream.plan.parts import WEIGHTS
 def model(evidence: ModelEvidence, options: Options) -> Iterator[Finding]:
     """One record of three ratios."""
     run = evidence.run
-    old, new = (load_of(c, context) for c, context in zip((run.old, run.new), run.contexts, strict=True))
+    old, new = (load_of(c, context, run.model_type) for c, context in zip((run.old, run.new), run.contexts, strict=True))
     sizes = [sum(entry.stored_nbytes for entry in c.tensors if entry.part == WEIGHTS) for c in (run.old, run.new)]
     fields = {
         "latency_ratio": new.nbytes / old.nbytes if old.nbytes else None,

@@ -26,9 +26,9 @@ class Load(NamedTuple):
     assumption: str | None
 
 
-def load_of(checkpoint: Checkpoint, context: Context) -> Load:
+def load_of(checkpoint: Checkpoint, context: Context, model_type: str = "") -> Load:
     """Bytes and operations of one token: of the experts of a layer only the active ones count."""
-    rows = placed(checkpoint)
+    rows = placed(checkpoint, model_type)
     facts = facts_of(checkpoint, context, rows)
     share, assumption = 1.0, None
     if any(role.startswith("experts.") for _, role, _ in rows):
@@ -52,7 +52,7 @@ def load_of(checkpoint: Checkpoint, context: Context) -> Load:
 def model(evidence: ModelEvidence, options: Options) -> Iterator[Finding | Skipped]:
     """One record; speeds only where the hardware is told."""
     run = evidence.run
-    old, new = (load_of(c, context) for c, context in zip((run.old, run.new), run.contexts, strict=True))
+    old, new = (load_of(c, context, run.model_type) for c, context in zip((run.old, run.new), run.contexts, strict=True))
     bandwidth, peak = options.memory_bandwidth, options.peak_flops
     fields = {
         "old_bytes_per_token": old.nbytes,

@@ -1,0 +1,1 @@
+"""What a change is made of: its directions, and how it goes together with another change of the same base."""
