@@ -11,9 +11,10 @@ from collections.abc import Iterator, Mapping
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple, TextIO
+from typing import Any, NamedTuple, TextIO
 
 from diffai_stream._version import __version__
+from diffai_stream.plugins import Catalogue, broken
 from diffai_stream.report.colors import terminal_width, wants_color, wants_unicode
 from diffai_stream.report.figures import size
 from diffai_stream.report.records import SCHEMA_VERSION
@@ -60,6 +61,7 @@ def checks() -> list[Check]:
         _temporary_folder(),
         _terminal(),
         *_extras(),
+        *_plugins(),
     ]
 
 
@@ -177,7 +179,25 @@ def _extras() -> Iterator[Check]:
         missing = missing_libraries(extra)
         found = [f"{name} {_version(name) or '(version unknown)'}" for name in libraries if name not in missing]
         absent = [f"{name} missing" for name in missing]
-        titles = [row.title for row in FORMATS if row.extra == extra]
+        titles = [row.title for row in FORMATS.values() if row.extra == extra]
         opens = f"; opens {', '.join(titles)}" if titles else ""
         hint = f"pip install 'diffai-stream[{extra}]'" if missing else ""
         yield Check(f"extra {extra}", not missing, f"{', '.join([*found, *absent])}{opens}", hint, required=False)
+
+
+def _plugins() -> Iterator[Check]:
+    """What other packages bring, all of it imported: this is where to look when something of it is missing."""
+    from diffai_stream.analyses.catalogue import ANALYSES
+    from diffai_stream.encodings.catalogue import ENCODINGS
+    from diffai_stream.formats.catalogue import FORMATS
+    from diffai_stream.report.catalogue import WRITERS
+    from diffai_stream.statistics.catalogue import STATISTICS
+
+    catalogues: tuple[Catalogue[Any], ...] = (FORMATS, ENCODINGS, STATISTICS, ANALYSES, WRITERS)
+    for catalogue in catalogues:
+        for name, point in catalogue.complete().origins.items():
+            yield Check(f"plug-in {name}", True, f"{catalogue.kind} of {point.distribution}", required=False)
+    for plugin in broken():
+        hint = f"pip install --upgrade {plugin.distribution.partition(' ')[0]}, or uninstall it"
+        detail = f"{plugin.kind} of {plugin.distribution}: {plugin.reason}"
+        yield Check(f"plug-in {plugin.name}", False, detail, hint, required=False)

@@ -4,6 +4,7 @@ DiffaiError
 ├── UsageError              the call itself is wrong (exit 2 before any byte is read)
 │   └── MemoryLimitError    the plan needs more memory than allowed
 ├── MissingExtraError       a library that an input needs is not installed
+├── PluginError             an installed plug-in that was asked for does not work
 └── CheckpointError         something in the input cannot be read
     ├── FormatError         the container: unknown, damaged, refused
     ├── TensorError         one tensor: bad extent, unknown encoding
@@ -47,6 +48,10 @@ class MemoryLimitError(UsageError):
 
 class MissingExtraError(DiffaiError):
     """An optional library is needed; the message holds the `pip install` line."""
+
+
+class PluginError(DiffaiError):
+    """An installed plug-in that was asked for does not work; `diffai doctor` lists all of them."""
 
 
 class CheckpointError(DiffaiError):

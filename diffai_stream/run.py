@@ -24,10 +24,11 @@ from diffai_stream.analyses.layers import Layers
 from diffai_stream.engine.executors import run
 from diffai_stream.engine.reduce import Outcome, Reducer
 from diffai_stream.errors import DiffaiError
-from diffai_stream.formats.base import Checkpoint
+from diffai_stream.formats.base import Checkpoint, Oddity
 from diffai_stream.plan.chunks import sides_of
 from diffai_stream.plan.pairs import TensorPair
 from diffai_stream.plan.parts import WEIGHTS
+from diffai_stream.plugins import broken
 from diffai_stream.report.compose import Composer, metadata_oddity, tensor_fields
 from diffai_stream.report.progress import Progress, peak_memory_nbytes
 from diffai_stream.report.records import Record
@@ -101,6 +102,9 @@ class Run:
                 self.model.findings.setdefault("anomaly", []).append(unsafe)
                 yield self.composer.finding("anomaly", unsafe)
         yield from map(self.composer.warning, session.oddities)
+        if self.context.index == 0:
+            for plugin in broken():
+                yield self.composer.warning(Oddity("broken_plugin", plugin.message))
         if not self.inspecting:
             self.tally.surroundings(session.old, session.new, session.pairs, self.options)
             yield from map(self.composer.warning, metadata_oddity(session.old, session.new))

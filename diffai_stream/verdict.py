@@ -9,6 +9,7 @@ from math import sqrt
 from typing import Any
 
 from diffai_stream.analyses.base import Digest, Evidence, Finding
+from diffai_stream.analyses.catalogue import ANALYSES
 from diffai_stream.errors import UsageError
 from diffai_stream.formats.base import Checkpoint, TensorEntry
 from diffai_stream.options import Options
@@ -20,7 +21,6 @@ from diffai_stream.statistics.layout import View, column
 STATUSES = ("unchanged", "changed", "added", "removed", "renamed", "reshaped", "retyped", "error")
 DIFFERENCES = ("container", "sharding", "names", "encoding", "layout", "metadata", "optimizer_state")
 FAIL_ON = ("different", "warning", "critical", "gate")
-GATES = ("regression_test", "alert")
 UNEQUAL = column(View.PAIR, "unequal")
 SUCCESS, DIFFERENT, TROUBLE, INTERRUPTED = 0, 1, 2, 130
 
@@ -30,6 +30,11 @@ def check_fail_on(options: Options) -> None:
     unknown = set(options.fail_on) - set(FAIL_ON)
     if unknown:
         raise UsageError(f"--fail-on knows {', '.join(FAIL_ON)}, not {', '.join(sorted(unknown))}")
+
+
+def is_gate(analysis: str) -> bool:
+    """Whether an analysis sets the exit status."""
+    return analysis in ANALYSES and ANALYSES[analysis].is_gate
 
 
 def is_resharded(pairs: Iterable[TensorPair]) -> bool:
@@ -111,7 +116,7 @@ class Tally:
         """Note how bad a finding is; a gate fails by a critical one."""
         if found.severity:
             self.severities.add(found.severity)
-        self.gate_failed |= analysis in GATES and found.severity == "critical"
+        self.gate_failed |= is_gate(analysis) and found.severity == "critical"
 
     @property
     def status(self) -> str:
@@ -134,7 +139,7 @@ class Tally:
             failed |= "critical" in options.fail_on and "critical" in self.severities
             failed |= "warning" in options.fail_on and bool({"warning", "critical"} & self.severities)
             failed |= "gate" in options.fail_on and self.gate_failed
-        elif any(name in GATES for name in options.analyses):
+        elif any(map(is_gate, options.analyses)):
             failed = self.gate_failed
         else:
             failed = status == "different" or (options.strict and status == "equivalent")

@@ -357,7 +357,7 @@ def formats_page() -> str:
     """The formats that are read and the encodings that are decoded."""
     formats = [
         (code(row.name), row.title, codes(row.suffixes), row.access, code(f"[{row.extra}]") if row.extra else "none", row.notes)
-        for row in FORMATS
+        for row in FORMATS.values()
     ]
     return page(
         "Formats and encodings",

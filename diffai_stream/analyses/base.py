@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import import_module
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
+from diffai_stream.analyses.guard import Guarded
 from diffai_stream.context.base import Context
 from diffai_stream.formats.base import Checkpoint
 from diffai_stream.options import Options
@@ -52,7 +53,7 @@ class Analysis:
     rest; `argument` names the value that a flag takes. `default` analyses run without their flag; a flag only adds.
     `one_sided` ones make sense for a single checkpoint; the tensor findings of `ranks_tensors` ones are in the model
     evidence at the end, for them and for those after them in the catalogue; `looks_at_state` ones find what is beside the
-    weights there.
+    weights there. `plugin` is the package that the row comes from, where that is not this one.
     """
 
     name: str
@@ -75,10 +76,12 @@ class Analysis:
     is_gate: bool = False
     is_opt_in: bool = False
     argument: str = ""
+    plugin: str = ""
 
     def load(self) -> ModuleType:
-        """The module with the functions."""
-        return import_module(self.module)
+        """The module with the functions; those of a plug-in cannot end a run."""
+        module = import_module(self.module)
+        return cast(ModuleType, Guarded(self, module)) if self.plugin else module
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import replace
 from difflib import get_close_matches
@@ -17,6 +18,7 @@ from diffai_stream.analyses.training.rows import ROWS as TRAINING
 from diffai_stream.analyses.updates.rows import ROWS as UPDATES
 from diffai_stream.errors import UsageError
 from diffai_stream.options import Options
+from diffai_stream.plugins import Catalogue, EntryPoint, broken, told
 
 _ROWS = (
     Analysis(
@@ -70,22 +72,62 @@ FAMILIES: tuple[tuple[Analysis, ...], ...] = (
 )
 """The rows of each family folder, in the order in which they run: gates and documents, which judge the others, come last."""
 
-ANALYSES: dict[str, Analysis] = {row.name: row for rows in FAMILIES for row in rows}
+RECORD_TYPES = ("header", "tensor", "warning", "error", "skipped", "summary")
+"""Types of records that are not findings: no analysis can be called so."""
+
+_FLAG = re.compile(r"--[a-z][a-z0-9]*(-[a-z0-9]+)*")
+
+
+def _refused(row: Analysis) -> str | None:
+    """Why the row of a plug-in cannot be taken: it must change nothing for those who do not ask for it."""
+    if row.default:
+        return "an analysis of a plug-in cannot run by default: only its flag asks for it"
+    if row.argument:
+        return "the flag of an analysis of a plug-in takes no value"
+    if row.name in RECORD_TYPES or not row.name.isidentifier():
+        return f"no type of record can be called {row.name!r}"
+    if not _FLAG.fullmatch(row.flag):
+        return f"{row.flag!r} is no flag; write it like --{row.name.replace('_', '-')}"
+    taken = {flag: other.name for other in ANALYSES.values() for flag in (other.flag, *other.aliases)}
+    owner = next((taken[flag] for flag in (row.flag, *row.aliases) if flag in taken), None)
+    return f"the analysis {owner!r} has its flag" if owner else None
+
+
+def _adopted(row: Analysis, point: EntryPoint) -> Analysis:
+    return replace(row, plugin=point.distribution)
+
+
+ANALYSES: Catalogue[Analysis] = Catalogue("analyses", Analysis, (row for rows in FAMILIES for row in rows), _refused, _adopted)
 
 
 def completed(options: Options) -> Options:
     """The options with the analyses that `--all-analyses` stands for: all but gates and opt-in ones."""
     if not options.all_analyses:
         return options
-    names = {*options.analyses, *(row.name for row in ANALYSES.values() if not (row.is_gate or row.is_opt_in))}
+    known = ANALYSES.complete().values()
+    names = {*options.analyses, *(row.name for row in known if not (row.is_gate or row.is_opt_in))}
     return replace(options, analyses=tuple(name for name in ANALYSES if name in names))
 
 
 def chosen(names: Iterable[str]) -> list[Analysis]:
     """The rows that run: the default ones and those named, in catalogue order. Raises UsageError for an unknown name."""
     wanted = set(names)
+    if wanted - ANALYSES.keys():
+        ANALYSES.complete()
     for name in sorted(wanted - ANALYSES.keys()):
+        for plugin in broken():
+            if (plugin.kind, plugin.name) == ("analyses", name):
+                raise UsageError(plugin.message)
         near = get_close_matches(name, ANALYSES, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(ANALYSES)}"
         raise UsageError(f"no analysis is called {name!r}{hint}")
-    return [row for row in ANALYSES.values() if row.default or row.name in wanted]
+    return [row for row in list(ANALYSES.values()) if (row.default or row.name in wanted) and _works(row)]
+
+
+def _works(row: Analysis) -> bool:
+    """Whether the module of a plug-in can be imported; where not, its row is taken out and told of."""
+    try:
+        return not row.plugin or bool(row.load())
+    except Exception as error:
+        ANALYSES.drop(row.name, told(error))
+        return False

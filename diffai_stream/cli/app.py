@@ -60,6 +60,7 @@ class DefaultGroup(click.Group):
         formatter.write_usage(ctx.command_path, "COMMAND ...", prefix="       ")
         self.format_help_text(ctx, formatter)
         self.format_commands(ctx, formatter)
+        compare.extend()
         write_sections(ctx, formatter, [*compare.params[:-1], *self.get_params(ctx)])
         self.format_epilog(ctx, formatter)
 

@@ -9,15 +9,24 @@ from diffai_stream.analyses.base import Analysis
 from diffai_stream.analyses.catalogue import ANALYSES
 from diffai_stream.cli.listing import listing_options, print_columns, print_json_lines
 from diffai_stream.cli.sections import SectionCommand
-from diffai_stream.cli.streams import StandardOutput
+from diffai_stream.cli.streams import StandardOutput, tell_broken_plugins
 
 
 def _analyses(is_json: bool, color: str) -> int:
+    ANALYSES.complete()
+    tell_broken_plugins("analyses", "statistics")
     if is_json:
         print_json_lines(_analysis(row) for row in ANALYSES.values())
         return 0
     rows = [
-        [row.flag or row.name, "yes" if row.default else "", row.family, ", ".join(row.scopes), row.basis, row.title]
+        [
+            row.flag or row.name,
+            "yes" if row.default else "",
+            row.family,
+            ", ".join(row.scopes),
+            row.basis,
+            _from(row.title, row.plugin),
+        ]
         for row in ANALYSES.values()
     ]
     note = "Those of 'default' run without their flag. Fields of their records: diffai schema."
@@ -26,7 +35,7 @@ def _analyses(is_json: bool, color: str) -> int:
 
 
 def _analysis(row: Analysis) -> dict[str, Any]:
-    plain = ("name", "flag", "title", "family", "basis", "default", "passes", "reference")
+    plain = ("name", "flag", "title", "family", "basis", "default", "passes", "reference", "plugin")
     return {
         **{key: getattr(row, key) for key in plain},
         **{key: list(getattr(row, key)) for key in ("scopes", "needs", "aliases")},
@@ -36,20 +45,43 @@ def _analysis(row: Analysis) -> dict[str, Any]:
 
 def _formats(is_json: bool, color: str) -> int:
     from diffai_stream.doctor import missing_libraries
+    from diffai_stream.encodings.catalogue import ENCODINGS
     from diffai_stream.formats.catalogue import FORMATS
 
-    missing = {row.extra: missing_libraries(row.extra) for row in FORMATS}
+    rows = FORMATS.complete().values()
+    ENCODINGS.complete()
+    tell_broken_plugins("formats", "encodings")
+    missing = {row.extra: missing_libraries(row.extra) for row in rows}
+    owners = {name: point.distribution for name, point in FORMATS.origins.items()}
     if is_json:
         print_json_lines(
-            {**row._asdict(), "suffixes": list(row.suffixes), "missing": list(missing[row.extra])} for row in FORMATS
+            {
+                **row._asdict(),
+                "suffixes": list(row.suffixes),
+                "missing": list(missing[row.extra]),
+                "plugin": owners.get(row.name, ""),
+            }
+            for row in rows
         )
         return 0
-    rows = [
-        [row.name, ", ".join(row.suffixes), row.access, _readiness(row.extra, missing[row.extra]), row.notes] for row in FORMATS
+    cells = [
+        [
+            row.name,
+            ", ".join(row.suffixes),
+            row.access,
+            _readiness(row.extra, missing[row.extra]),
+            _from(row.notes, owners.get(row.name, "")),
+        ]
+        for row in rows
     ]
     note = "A file is known by its content first, by its name last."
-    print_columns(["format", "names", "bytes are", "ready", "notes"], rows, color, note)
+    print_columns(["format", "names", "bytes are", "ready", "notes"], cells, color, note)
     return 0
+
+
+def _from(text: str, plugin: str) -> str:
+    """The text, and the package that a row comes from, where that is not this one."""
+    return f"{text} ({plugin})" if plugin else text
 
 
 def _readiness(extra: str, missing: tuple[str, ...]) -> str:
@@ -59,7 +91,8 @@ def _readiness(extra: str, missing: tuple[str, ...]) -> str:
 def _schema() -> int:
     from diffai_stream.report.schema import build_schema
 
-    schema = build_schema({row.name: row.fields for row in ANALYSES.values()})
+    schema = build_schema({row.name: row.fields for row in ANALYSES.complete().values()})
+    tell_broken_plugins("analyses")
     StandardOutput().print(json.dumps(schema, indent=2, ensure_ascii=False) + "\n")
     return 0
 

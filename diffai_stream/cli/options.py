@@ -10,7 +10,19 @@ import click
 
 from diffai_stream.analyses.base import Analysis
 from diffai_stream.analyses.catalogue import ANALYSES
-from diffai_stream.cli.parameters import KIB, Amount, CheckpointPath, Limit, OneOf, Renaming, Size, SomeOf, Whole, shown_size
+from diffai_stream.cli.parameters import (
+    KIB,
+    Amount,
+    CheckpointPath,
+    Limit,
+    OneOf,
+    Renaming,
+    RowOf,
+    Size,
+    SomeOf,
+    Whole,
+    shown_size,
+)
 from diffai_stream.cli.sections import SectionOption
 from diffai_stream.errors import UsageError
 from diffai_stream.options import Options
@@ -170,12 +182,10 @@ def record_options(fields: Iterable[str] | None = None) -> list[click.Option]:
 
 
 def _printing_options() -> list[SectionOption]:
-    names = ", ".join(WRITERS)
-    output = f"{names}.  [default: text on a terminal, else ndjson]"
     progress = "On stderr: auto (a bar on a terminal, lines in a log), bar, log, json or none."
     return [
         SectionOption(
-            ["-o", "--output", "--output-format", "output"], _OUTPUT, type=OneOf(list(WRITERS)), metavar="NAME", help=output
+            ["-o", "--output", "--output-format", "output"], _OUTPUT, type=RowOf(WRITERS), metavar="NAME", help=output_help()
         ),
         SectionOption(["--color"], _OUTPUT, type=OneOf(COLORS), default="auto", metavar="WHEN", help="auto, always or never."),
         SectionOption(["--timestamps"], _OUTPUT, is_flag=True, help="Add the time to each record."),
@@ -184,9 +194,30 @@ def _printing_options() -> list[SectionOption]:
     ]
 
 
+def output_help() -> str:
+    """The outputs that are known, in words."""
+    return f"{', '.join(WRITERS)}.  [default: text on a terminal, else ndjson]"
+
+
 def analysis_options() -> list[click.Option]:
-    """One flag an analysis."""
-    return [_analysis_option(row) for row in ANALYSES.values() if row.flag and not row.argument]
+    """One flag an analysis, those of plug-ins left out."""
+    return [_analysis_option(row) for row in ANALYSES.values() if row.flag and not (row.argument or row.plugin)]
+
+
+def plugin_options(others: Iterable[click.Parameter]) -> list[click.Option]:
+    """One flag an analysis of a plug-in; what another option is called already is refused."""
+    taken = {word for parameter in others for word in (parameter.name, *parameter.opts)}
+    built: list[click.Option] = []
+    for row in list(ANALYSES.complete().values()):
+        if not row.plugin:
+            continue
+        option = _analysis_option(row)
+        if clash := taken & {option.name, *option.opts}:
+            ANALYSES.drop(row.name, f"another option is called {', '.join(sorted(map(str, clash)))}")
+        else:
+            taken |= {option.name, *option.opts}
+            built.append(option)
+    return built
 
 
 def _analysis_option(row: Analysis) -> SectionOption:
@@ -213,6 +244,8 @@ def printing(values: Mapping[str, Any]) -> Printing:
 def chosen_options(values: Mapping[str, Any]) -> Options:
     """The options as parsed, with what they imply. Raises UsageError where they contradict each other."""
     fields = {row.field: values[row.parameter] for row in ROWS if values.get(row.parameter) is not None}
+    if fields.get("all_analyses"):
+        ANALYSES.complete()
     _reject_contradictions(fields)
     if fields.get("scheduler") or fields.get("scheduler_file"):
         fields["executor"] = "distributed"

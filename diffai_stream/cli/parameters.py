@@ -11,6 +11,8 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
+from diffai_stream.plugins import Catalogue
+
 KIB = 1 << 10
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(?:([kmgt])(i?b)?|b)?", re.IGNORECASE)
 
@@ -37,7 +39,12 @@ class OneOf(click.ParamType):
     name = "name"
 
     def __init__(self, names: Sequence[str]) -> None:
-        self.names = tuple(names)
+        self._names = names
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names, in order."""
+        return tuple(self._names)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """The name itself."""
@@ -48,6 +55,30 @@ class OneOf(click.ParamType):
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         """The names that begin so."""
         return [CompletionItem(name) for name in self.names if name.startswith(incomplete)]
+
+
+class RowOf(OneOf):
+    """The name of a row of a catalogue; plug-ins are looked for where it has none of that name."""
+
+    def __init__(self, catalogue: Catalogue[Any]) -> None:
+        super().__init__(())
+        self._catalogue = catalogue
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Those of the catalogue, as far as it is known."""
+        return tuple(self._catalogue)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The name itself."""
+        if value not in self._catalogue:
+            self._catalogue.complete()
+        return super().convert(value, param, ctx)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """The names that begin so, those of plug-ins too."""
+        self._catalogue.complete()
+        return super().shell_complete(ctx, param, incomplete)
 
 
 class SomeOf(OneOf):

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import click
 
 from diffai_stream.cli.signals import Signals
-from diffai_stream.cli.streams import BrokenOutputError, StandardOutput, complain
+from diffai_stream.cli.streams import BrokenOutputError, StandardOutput, complain, tell_broken_plugins
 from diffai_stream.errors import DiffaiError
 
 TROUBLE = 2
@@ -31,8 +31,10 @@ def run(arguments: Sequence[str], name: str = "diffai") -> int:
         except click.exceptions.Exit as done:
             return done.exit_code
         except click.ClickException as error:
+            tell_broken_plugins()
             complain(_advice(error, name))
         except DiffaiError as error:
+            tell_broken_plugins()
             complain(str(error))
         except BrokenOutputError:
             return BROKEN_PIPE

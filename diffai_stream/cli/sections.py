@@ -41,8 +41,12 @@ class SectionCommand(click.Command):
         settings.setdefault("context_settings", CONTEXT)
         super().__init__(name, params=[*params, help_option()], add_help_option=False, **settings)
 
+    def extend(self) -> None:
+        """Add the options that plug-ins bring; called when all have to be known."""
+
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the sections."""
+        self.extend()
         write_sections(ctx, formatter, self.get_params(ctx))
 
 

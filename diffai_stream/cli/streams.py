@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from diffai_stream.errors import DiffaiError
+from diffai_stream.plugins import broken
 from diffai_stream.report.colors import wants_color
 from diffai_stream.report.figures import escaped
 
@@ -88,6 +89,13 @@ def complain(message: str, label: str = "error") -> None:
         sys.stderr.flush()
     except (OSError, ValueError):
         pass  # nobody listens: the exit status says it too
+
+
+def tell_broken_plugins(*kinds: str) -> None:
+    """Say on stderr which plug-ins of these kinds, or of all, were left out."""
+    for plugin in broken():
+        if not kinds or plugin.kind in kinds:
+            complain(plugin.message, label="warning")
 
 
 class SteadyProgress:

@@ -7,10 +7,15 @@ from dataclasses import dataclass
 from enum import IntEnum
 from functools import lru_cache
 from importlib import import_module
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
+
+from diffai_stream.errors import DiffaiError, TensorError
+from diffai_stream.plugins import told
+
+T = TypeVar("T")
 
 
 class DecodeKind(IntEnum):
@@ -65,6 +70,32 @@ class Decoder(Protocol):
         """float32[stop - start]: values of elements [start, stop) in C order; both are multiples of `block`, or the end."""
 
 
+class ForeignDecoder:
+    """A decoder of a plug-in: whatever it raises becomes an error of the tensor, and the run goes on."""
+
+    def __init__(self, make: Callable[[], Decoder], entry: Quantized) -> None:
+        self._entry = entry
+        self._decoder = self._tried(make)
+
+    @property
+    def block(self) -> int:
+        """That of the decoder."""
+        return self._tried(lambda: self._decoder.block)
+
+    def decode(self, start: int, stop: int) -> NDArray[np.float32]:
+        """What the decoder gives. Raises TensorError."""
+        return self._tried(lambda: self._decoder.decode(start, stop))
+
+    def _tried(self, call: Callable[[], T]) -> T:
+        try:
+            return call()
+        except DiffaiError:
+            raise
+        except Exception as error:
+            message = f"the encoding {self._entry.encoding} of a plug-in failed: {told(error)}"
+            raise TensorError(message, tensor=self._entry.name) from error
+
+
 @dataclass(frozen=True)
 class Encoding:
     """One row of the catalogue.
@@ -97,7 +128,9 @@ class Encoding:
     def open_decoder(self, entry: Quantized, read: Read) -> Decoder:
         """The decoder of one tensor. Raises TensorError when its components contradict its shape."""
         module, _, function = self.decoder.partition(":")
-        return cast(Decoder, getattr(import_module(module), function)(entry, read))
+        if module.startswith("diffai_stream."):
+            return cast(Decoder, getattr(import_module(module), function)(entry, read))
+        return ForeignDecoder(lambda: getattr(import_module(module), function)(entry, read), entry)
 
     @property
     def itemsize(self) -> int:

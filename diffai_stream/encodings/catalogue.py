@@ -6,5 +6,6 @@ from diffai_stream.encodings.base import Encoding
 from diffai_stream.encodings.ggml import GGML
 from diffai_stream.encodings.plain import PLAIN
 from diffai_stream.encodings.quantized import QUANTIZED
+from diffai_stream.plugins import Catalogue
 
-ENCODINGS: dict[str, Encoding] = {row.name: row for row in (*PLAIN, *GGML, *QUANTIZED)}
+ENCODINGS: Catalogue[Encoding] = Catalogue("encodings", Encoding, (*PLAIN, *GGML, *QUANTIZED))

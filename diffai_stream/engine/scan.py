@@ -17,7 +17,8 @@ from diffai_stream.engine.results import BatchResult, FailedResult, FinishedResu
 from diffai_stream.errors import ChangedFileError, DiffaiError, TensorError
 from diffai_stream.plan.chunks import Batch, Slice, chunk_numel, real_shape
 from diffai_stream.plan.sources import Bytes, Source, check_size, is_streamed, scanned_encoding
-from diffai_stream.statistics.base import Tile
+from diffai_stream.plugins import is_ours, told
+from diffai_stream.statistics.base import Statistic, Tile
 from diffai_stream.statistics.finishing import finish
 from diffai_stream.statistics.joint import is_joint, scan_joint
 from diffai_stream.statistics.scanner import Domain, Part, Scanner, domain_of, merge_parts
@@ -217,8 +218,20 @@ def _scan_raw(
     seeing = [statistic for statistic, of_pairs in zip(piece.statistics, found, strict=True) if of_pairs is None]
     states = {statistic: statistic.empty() for statistic in seeing}
     for tile in _tiles(reading, encodings, raw_old, raw_new, start, stop) if seeing else ():
-        states = {statistic: statistic.update(s, tile) for statistic, s in states.items()}
+        states = {statistic: _updated(statistic, s, tile) for statistic, s in states.items()}
     return state, tuple(states.get(statistic, of_pairs) for statistic, of_pairs in zip(piece.statistics, found, strict=True))
+
+
+def _updated(statistic: Statistic[Any], state: Any, tile: Tile) -> Any:
+    """The state with the tile taken in. Raises TensorError where a plug-in's statistic fails."""
+    try:
+        return statistic.update(state, tile)
+    except DiffaiError:
+        raise
+    except Exception as error:
+        if is_ours(statistic):
+            raise
+        raise TensorError(f"the statistic {type(statistic).__name__} of a plug-in failed: {told(error)}") from error
 
 
 def _tiles(

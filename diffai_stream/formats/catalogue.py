@@ -1,7 +1,7 @@
 """The rows of every format, and the one way to open a checkpoint.
 
 Content decides, names come last: a file is shown to each format by its first 4 KiB, a directory by what lies in it. Modules
-are imported when they are asked, so that importing this catalogue costs nothing.
+are imported when they are asked, so that importing this catalogue costs nothing. Formats of plug-ins are asked last.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ import stat
 from importlib import import_module
 from typing import Literal, NamedTuple, cast
 
-from diffai_stream.errors import FormatError, MissingExtraError
+from diffai_stream.errors import DiffaiError, FormatError, MissingExtraError
 from diffai_stream.formats.base import Checkpoint, Format
 from diffai_stream.formats.inert import file_error, listed, open_regular, path_status, read_exactly, stand_in
 from diffai_stream.formats.quantized.fold import fold
 from diffai_stream.formats.snapshots import is_cache_root, snapshot_of
+from diffai_stream.plugins import Catalogue, told
 
 HEAD_NBYTES = 4096
 
@@ -44,7 +45,7 @@ class FormatRow(NamedTuple):
         return MissingExtraError(f"{self.title} needs {error.name or error}: {install}")
 
 
-FORMATS: list[FormatRow] = [
+_ROWS = (
     FormatRow(
         "huggingface",
         "Hugging Face directory",
@@ -142,14 +143,9 @@ FORMATS: list[FormatRow] = [
         "diffai_stream.formats.matlab",
         notes="levels 4 and 5, structs and cells by name; compressed matrices are spilled; version 7.3 is HDF5",
     ),
-]
+)
 
-
-def register(row: FormatRow) -> None:
-    """Add a format of one's own to this process; it is asked after the others. Raises ValueError for a name that is taken."""
-    if any(known.name == row.name for known in FORMATS):
-        raise ValueError(f"there is a format called {row.name!r} already")
-    FORMATS.append(row)
+FORMATS: Catalogue[FormatRow] = Catalogue("formats", FormatRow, _ROWS)
 
 
 def open_checkpoint(path: str) -> Checkpoint:
@@ -164,11 +160,22 @@ def open_checkpoint(path: str) -> Checkpoint:
     if row is None and not head:
         raise _no_weights(path)
     row = row or _by_name(path, head)
+    checkpoint = _index(row, path)
+    return fold(checkpoint._replace(path=given), _directory(path))
+
+
+def _index(row: FormatRow, path: str) -> Checkpoint:
     try:
-        checkpoint = row.load().index(path)
+        return row.load().index(path)
+    except DiffaiError:
+        raise
     except ImportError as error:
         raise row.missing(error) from error
-    return fold(checkpoint._replace(path=given), _directory(path))
+    except Exception as error:
+        if row.name in FORMATS.origins:
+            owner = FORMATS.origins[row.name].distribution
+            raise FormatError(f"the plug-in for {row.title} of {owner} failed: {told(error)}", path=path) from error
+        raise
 
 
 def _index_of_prefix(path: str) -> str:
@@ -192,17 +199,31 @@ def _read_head(path: str) -> bytes:
 
 
 def _by_content(path: str, head: bytes) -> FormatRow | None:
-    return next((row for row in FORMATS if row.load().probe(path, head)), None)
+    own = next((row for row in FORMATS.values() if row.name not in FORMATS.origins and row.load().probe(path, head)), None)
+    return own or next((row for row in _plugins() if _claims(row, path, head)), None)
+
+
+def _plugins() -> list[FormatRow]:
+    return [FORMATS[name] for name in FORMATS.complete().origins]
+
+
+def _claims(row: FormatRow, path: str, head: bytes) -> bool:
+    """Whether a plug-in's format knows the path; one that fails is left out from now on."""
+    try:
+        return row.load().probe(path, head)
+    except Exception as error:
+        FORMATS.drop(row.name, told(error))
+        return False
 
 
 def _by_name(path: str, head: bytes) -> FormatRow:
     """The format that the suffix promises, so that its reader can say what is wrong. Raises FormatError when there is none."""
     if reason := stand_in(head):
         raise FormatError(reason, path=path)
-    for row in FORMATS:
+    for row in FORMATS.values():
         if path.lower().endswith(row.suffixes):
             return row
-    known = "; ".join(f"{row.title} ({', '.join(row.suffixes)})" for row in FORMATS)
+    known = "; ".join(f"{row.title} ({', '.join(row.suffixes)})" for row in FORMATS.values())
     raise FormatError(f"of no known format: it begins {head[:16].hex(' ')}; known are {known}", path=path)
 
 

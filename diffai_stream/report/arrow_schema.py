@@ -36,12 +36,18 @@ def pyarrow() -> Any:
     return pyarrow
 
 
-@cache
 def record_shape() -> dict[str, Shape]:
-    """The fields of all record types, those of the catalogue's analyses included."""
+    """The fields of all record types, those of the analyses known so far included."""
     from diffai_stream.analyses.catalogue import ANALYSES
 
-    schema = build_schema({row.name: row.fields for row in ANALYSES.values()})
+    return _record_shape(tuple(ANALYSES))
+
+
+@cache
+def _record_shape(names: tuple[str, ...]) -> dict[str, Shape]:
+    from diffai_stream.analyses.catalogue import ANALYSES
+
+    schema = build_schema({name: ANALYSES[name].fields for name in names})
     shape: Shape = {}
     for alternative in schema["oneOf"]:
         shape = _merged(shape, _shape(alternative, schema["$defs"]))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import import_module
 from typing import cast
 
-from diffai_stream.errors import UsageError
+from diffai_stream.errors import DiffaiError, PluginError, UsageError
+from diffai_stream.plugins import Catalogue, broken, told
 from diffai_stream.report.base import ByteStream, Writer, WriterOptions
 
 
@@ -69,19 +69,32 @@ _ROWS = (
     ),
 )
 
-WRITERS: dict[str, WriterRow] = {row.name: row for row in _ROWS}
+WRITERS: Catalogue[WriterRow] = Catalogue("writers", WriterRow, _ROWS)
 
 
-def writer_row(name: str, rows: Iterable[WriterRow] = _ROWS) -> WriterRow:
+def writer_row(name: str) -> WriterRow:
     """The row called `name`; UsageError with the nearest name when there is none."""
-    by_name = {row.name: row for row in rows}
-    if name in by_name:
-        return by_name[name]
-    near = get_close_matches(name, by_name, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}?" if near else f"one of: {', '.join(by_name)}"
+    if name in WRITERS or name in WRITERS.complete():
+        return WRITERS[name]
+    for plugin in broken():
+        if (plugin.kind, plugin.name) == ("writers", name):
+            raise UsageError(plugin.message)
+    near = get_close_matches(name, WRITERS, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}?" if near else f"one of: {', '.join(WRITERS)}"
     raise UsageError(f"no output called {name!r}; {hint}")
 
 
 def open_writer(name: str, stream: ByteStream, options: WriterOptions) -> Writer:
-    """A writer of the output called `name` on `stream`; UsageError when there is no such output."""
-    return writer_row(name).open(stream, options)
+    """A writer of the output called `name` on `stream`.
+
+    Raises UsageError when there is no such output, MissingExtraError without its library, PluginError for a plug-in that fails.
+    """
+    row = writer_row(name)
+    try:
+        return row.open(stream, options)
+    except DiffaiError:
+        raise
+    except Exception as error:
+        if name in WRITERS.origins:
+            raise PluginError(f"the output {name!r} of {WRITERS.origins[name].distribution} failed: {told(error)}") from error
+        raise

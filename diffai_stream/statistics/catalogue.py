@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, cast
 
+from diffai_stream.plugins import Catalogue
 from diffai_stream.statistics.base import Statistic
 from diffai_stream.statistics.layout import AGREEMENT, COUNTS, EXTREMA, MOMENTS, View
 
@@ -224,4 +225,9 @@ _ROWS = (
     ),
 )
 
-STATISTICS: dict[str, StatisticRow] = {row.name: row for row in _ROWS}
+
+def _refused(row: StatisticRow) -> str | None:
+    return "only the scan itself fills fused statistics" if row.fused else None
+
+
+STATISTICS: Catalogue[StatisticRow] = Catalogue("statistics", StatisticRow, _ROWS, _refused)

@@ -12,7 +12,7 @@ import diffai_stream
 PACKAGE = Path(diffai_stream.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 ROOMS = [  # a module imports its own room and those before it; longer names are taken out of shorter ones
-    ["errors", "_version", "options"],
+    ["errors", "_version", "options", "plugins"],
     ["linker", "native", "jit", "vectors"],
     ["storage"],
     ["encodings"],
@@ -23,9 +23,10 @@ ROOMS = [  # a module imports its own room and those before it; longer names are
     ["engine"],
     ["analyses"],
     ["report"],
-    ["session", "verdict", "testing", "trajectory"],
+    ["session", "verdict", "trajectory"],
     ["run"],
     ["pipeline"],
+    ["testing"],
     ["warmup"],
     ["doctor", "cli"],
 ]

@@ -144,14 +144,14 @@ def test_analyses_are_those_of_the_catalogue(diffai):
 
 
 def test_formats_are_those_of_the_catalogue(diffai):
-    assert all(row.name in diffai("formats")[1] for row in FORMATS)
+    assert all(row.name in diffai("formats")[1] for row in FORMATS.values())
     rows = [json.loads(line) for line in diffai("formats", "--json")[1].splitlines()]
-    assert [row["name"] for row in rows] == [row.name for row in FORMATS]
+    assert [row["name"] for row in rows] == list(FORMATS)
 
 
 @pytest.mark.parametrize(
     ("command", "texts"),
-    [("analyses", [row.title for row in ANALYSES.values()]), ("formats", [row.notes for row in FORMATS])],
+    [("analyses", [row.title for row in ANALYSES.values()]), ("formats", [row.notes for row in FORMATS.values()])],
 )
 def test_lists_say_everything_on_a_narrow_terminal(diffai, monkeypatch, command, texts):
     monkeypatch.setattr(colors, "terminal_width", lambda *_: 80)
@@ -255,4 +255,4 @@ def test_doctor_knows_the_extras_of_the_project():
     }
     assert dict(doctor.EXTRAS) == extras
     assert tuple(requirement.partition(">")[0] for requirement in project["dependencies"]) == doctor._CORE
-    assert {row.extra for row in FORMATS} <= {"", *extras}
+    assert {row.extra for row in FORMATS.values()} <= {"", *extras}

@@ -103,12 +103,6 @@ def test_ci_gate(demo, tmp_path, candidate, status, said):
     assert said in done.stdout + done.stderr
 
 
-def test_own_format(tmp_path):
-    done = run(sys.executable, EXAMPLES / "own_format.py", tmp_path, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == ["a changed 4 elements", "different"]
-
-
 @pytest.mark.skipif(shutil.which("jq") is None, reason="needs jq")
 def test_log_pipeline(demo):
     done = run("bash", EXAMPLES / "log_pipeline.sh", "base", "finetuned", cwd=demo)

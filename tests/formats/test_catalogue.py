@@ -16,6 +16,7 @@ from diffai_stream.errors import CheckpointError, FormatError, MissingExtraError
 from diffai_stream.formats import catalogue
 from diffai_stream.formats.base import Checkpoint, Oddity
 from diffai_stream.formats.catalogue import FORMATS, FormatRow, open_checkpoint
+from diffai_stream.plugins import Catalogue
 from tests import hostile_messages  # noqa: F401 - adds to HOSTILE
 from tests.assets_hostile import ARRAY, HOSTILE
 from tests.checkpoints import write_safetensors
@@ -147,7 +148,7 @@ def test_weights_one_level_down_are_pointed_at(tmp_path):
 
 def test_missing_library_is_told_with_its_extra(tmp_path, monkeypatch):
     row = FormatRow("zarr", "zarr array", (".zarr",), "diffai_stream.formats.no_such_module", "zarr")
-    monkeypatch.setattr(catalogue, "FORMATS", (row,))
+    monkeypatch.setattr(catalogue, "FORMATS", Catalogue("formats", FormatRow, [row]))
     with pytest.raises(MissingExtraError, match=r"diffai-stream\[zarr\]"):
         open_checkpoint(str(write_safetensors(tmp_path / "x", {"a": ARRAY})))
 
@@ -162,8 +163,7 @@ def test_library_missing_while_indexing(tmp_path, monkeypatch):
 
 
 def test_rows_are_sound():
-    assert len({row.name for row in FORMATS}) == len(FORMATS)
-    for row in FORMATS:
+    for row in FORMATS.values():
         module = row.load()
         public = {name for name, value in vars(module).items() if callable(value) and value.__module__ == module.__name__}
         assert {name for name in public if not name.startswith("_")} == {"probe", "index"}
@@ -178,5 +178,5 @@ def test_importing_the_catalogue_imports_no_numpy():
 
 @pytest.mark.parametrize("head", [b"", b"{", b"PK\x03\x04", b"\x93NUMPY", b"\0" * 9, b"\xff" * 4096])
 def test_probes_survive_short_heads(head, tmp_path):
-    for row in FORMATS:
+    for row in FORMATS.values():
         assert row.load().probe(str(tmp_path / "x"), head) in (True, False)

@@ -16,7 +16,7 @@ AVAILABLE = [name for name, seed in CORPUS.items() if seed.is_available]
 
 
 def test_every_format_and_every_quantized_family_has_a_sound_file():
-    assert {row.name for row in FORMATS} == {seed.format for seed in CORPUS.values()}
+    assert set(FORMATS) == {seed.format for seed in CORPUS.values()}
     assert {row.name for row in FAMILIES} == {layout.family for name, layout in LAYOUTS.items() if name in CORPUS}
 
 
