@@ -211,3 +211,20 @@ def test_a_configuration_against_the_shapes_is_told_before_anything_is_read(tmp_
         run(tmp_path, attention(), moved(attention()), name, config=told)
     found = run(tmp_path, attention(), moved(attention()), name, config=told, all_analyses=True)
     assert [r["type"] for r in found] == ["skipped"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_norm_of_a_head_tells_its_size(tmp_path, name):
+    norms = {f"model.layers.{n}.self_attn.q_norm.weight": np.ones(SIZE, np.float32) for n in range(2)}
+    found = run(tmp_path, attention() | norms, moved(attention()) | norms, name, config={"model_type": "qwen3"})
+    assert [(r["heads_from"], r["head_count"], r["kv_head_count"]) for r in found] == [("shapes", HEADS, KV_HEADS)] * 2
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_attention_to_another_sequence(tmp_path, name):
+    sides = [
+        {n.replace("model.layers", "model.decoder.layers").replace("self_attn", "encoder_attn"): v for n, v in model.items()}
+        for model in (attention(), moved(attention()))
+    ]
+    found = run(tmp_path, *sides, name)
+    assert [r["attention"] for r in found] == ["cross"] * 2

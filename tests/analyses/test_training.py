@@ -16,7 +16,6 @@ from diffai_stream.pipeline import compare
 from tests.checkpoints import write_safetensors
 from tests.validation import printed
 
-NAMES = ("learning_progress", "convergence_analysis", "gradient_analysis", "learning_rate_analysis", "hyperparameter_impact")
 SHAPES = {f"model.layers.{i}.mlp.up_proj.weight": (96, 128) for i in range(3)} | {"model.norm.weight": (128,)}
 
 
@@ -395,40 +394,3 @@ def test_without_gradients_it_is_skipped_or_estimated(tmp_path):
     assert found_rms == pytest.approx(np.sqrt(np.mean(delta**2)) / 1e-3 / 100, rel=1e-6)
     with pytest.raises(UsageError, match="learning-rate"):
         compare(str(folder), analyses=("gradient_analysis",), learning_rate=0.0)
-
-
-# --- all ------------------------------------------------------------------------------------------------------------
-
-
-def test_no_figure_is_a_constant(tmp_path):
-    """Every number of two unrelated runs differs, but for thresholds and what their equal structure says."""
-    structural = {
-        "steps",
-        "threshold",
-        "converged_below",
-        "frozen_ratio",
-        "frozen_tensor_count",
-        "element_count",
-        "pair",
-        "seq",
-    }
-    structural |= {"warmup_steps", "trend_points", "pattern_points", "standard_error", "schema_version", "compared_count"}
-    structural |= {"old_nonfinite_count", "new_nonfinite_count", "learning_rate", "is_loss_plateau"}
-    runs = []
-    for number, rate in enumerate((1e-3, 3e-4)):
-        states = [start(number), start(number + 2), start(number + 4)]
-        log = [
-            {"step": s, "loss": 3 - (number + 1) * s / 800, "learning_rate": rate * (1 - s / 900) ** 2}
-            for s in range(10, 301, 10)
-        ]
-        folder = saved(tmp_path / str(number), states, log=log)
-        runs.append(
-            [r for r in compare(str(folder), analyses=NAMES, learning_rate=rate) if r["type"] in NAMES and r["pair"] == 1]
-        )
-    compared = 0
-    for one, other in zip(*runs, strict=True):
-        for key in one.keys() - structural:
-            if isinstance(one[key], (int, float)) and not isinstance(one[key], bool):
-                assert one[key] != other[key], (one["type"], key)
-                compared += 1
-    assert compared > 15
