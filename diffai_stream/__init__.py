@@ -15,13 +15,15 @@ from typing import TYPE_CHECKING
 from diffai_stream._version import __version__
 
 if TYPE_CHECKING:
+    from diffai_stream.comparison import Comparison
     from diffai_stream.formats.catalogue import open_checkpoint
     from diffai_stream.options import Options
     from diffai_stream.pipeline import compare, inspect
 
-__all__ = ["Options", "__version__", "compare", "inspect", "open_checkpoint"]
+__all__ = ["Comparison", "Options", "__version__", "compare", "inspect", "open_checkpoint"]
 
 _HOMES = {
+    "Comparison": "diffai_stream.comparison",
     "compare": "diffai_stream.pipeline",
     "inspect": "diffai_stream.pipeline",
     "open_checkpoint": "diffai_stream.formats.catalogue",

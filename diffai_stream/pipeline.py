@@ -9,6 +9,7 @@ from typing import Any
 
 from diffai_stream.analyses.base import ModelEvidence
 from diffai_stream.analyses.catalogue import completed
+from diffai_stream.comparison import Comparison
 from diffai_stream.formats.base import Checkpoint
 from diffai_stream.formats.catalogue import open_checkpoint
 from diffai_stream.formats.inert import collection_paused
@@ -28,8 +29,8 @@ from diffai_stream.trajectory import Throughout, expanded, plan_of
 
 def compare(
     *checkpoints: str, options: Options | None = None, progress: Progress | None = None, **overrides: Any
-) -> Generator[Record]:
-    """Yield the records of a comparison, each as soon as it is known: `header` first, `summary` last.
+) -> Comparison:
+    """Compare checkpoints: yields records, each as soon as it is known, `header` first, `summary` last.
 
     More than two checkpoints, or a directory of `checkpoint-<step>`, are compared pair by pair, with a summary each.
     `overrides` are fields of Options. Raises UsageError, FormatError or MissingExtraError before the first record; later
@@ -45,8 +46,8 @@ def compare(
         for old, new in pairwise(opened[1:]):  # planned to be checked and told now, and again when it is their turn
             plans.append(_session(old, new, options, len(opened) - 1, base).plan_info())
     if len(plans) == 1:
-        return Run(first, progress or NoProgress()).records()
-    return _trajectory(opened, first, plans, options, progress or NoProgress())
+        return Comparison(Run(first, progress or NoProgress()).records(), paths)
+    return Comparison(_trajectory(opened, first, plans, options, progress or NoProgress()), paths)
 
 
 def _session(old: Checkpoint, new: Checkpoint, options: Options, pair_count: int, base: Checkpoint | None = None) -> Session:

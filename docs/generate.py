@@ -416,6 +416,7 @@ def api_page() -> str:
         "Records are plain dictionaries, the same that the command prints: see [records](records.md). "
         "`diffai_stream.__version__` is the version.",
         *(_function(name) for name in functions),
+        _class(diffai_stream.Comparison),
         "## Options",
         _doc(Options),
         table(("field", "type", "default", "changes figures", "meaning"), _options()),
@@ -431,6 +432,16 @@ def _function(name: str) -> str:
     return "\n\n".join([f"## {name}", f"```python\n{_signature(name, function)}\n```", _doc(function)])
 
 
+def _class(kind: type) -> str:
+    """A class: what it is for, and a table of what it gives."""
+    rows = []
+    for name, member in vars(kind).items():
+        if not name.startswith("_") and (isinstance(member, property) or inspect.isfunction(member)):
+            shown = name if isinstance(member, property) else f"{name}()"
+            rows.append((code(shown), _doc(member)))
+    return "\n\n".join([f"## {kind.__name__}", _doc(kind), table(("name", "what it is"), rows)])
+
+
 def _signature(name: str, function: Callable[..., object]) -> str:
     parts: list[str] = []
     for parameter in inspect.signature(function).parameters.values():
@@ -444,9 +455,15 @@ def _signature(name: str, function: Callable[..., object]) -> str:
 
 
 def _doc(thing: object) -> str:
-    """A docstring as Markdown: paragraphs, and drawings as code."""
+    """A docstring as Markdown: paragraphs, drawings and examples as code."""
     paragraphs = (inspect.getdoc(thing) or "").split("\n\n")
-    return "\n\n".join(f"```\n{inspect.cleandoc(p)}\n```" if "── " in p else " ".join(p.split()) for p in paragraphs)
+    return "\n\n".join(map(_paragraph, paragraphs))
+
+
+def _paragraph(text: str) -> str:
+    if text.startswith(">>> "):
+        return f"```python\n{inspect.cleandoc(text)}\n```"
+    return f"```\n{inspect.cleandoc(text)}\n```" if "── " in text else " ".join(text.split())
 
 
 def _options() -> Rows:

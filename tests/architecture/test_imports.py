@@ -23,7 +23,7 @@ ROOMS = [  # a module imports its own room and those before it; longer names are
     ["engine"],
     ["analyses"],
     ["report"],
-    ["session", "verdict", "trajectory"],
+    ["session", "verdict", "trajectory", "comparison"],
     ["run"],
     ["pipeline"],
     ["testing"],
@@ -33,7 +33,7 @@ ROOMS = [  # a module imports its own room and those before it; longer names are
 LAZY = {"diffai_stream"}  # the package itself names its public functions and loads them on use
 HEAVY = ("numpy", "torch", "dask", "numba", "distributed", "scipy", "orjson", "rich", "click")
 PUBLIC = {
-    "diffai_stream": ["Options", "__version__", "compare", "inspect", "open_checkpoint"],
+    "diffai_stream": ["Comparison", "Options", "__version__", "compare", "inspect", "open_checkpoint"],
 }
 
 
