@@ -97,7 +97,8 @@ def family_of(roles: Mapping[str, int]) -> tuple[str, tuple[str, ...]]:
     for role, count in roles.items():
         kinds[role.split(".")[0]] += count
     attention, convolution = kinds["attention"], kinds["conv"] + kinds["downsample"]
-    seen = tuple(f"{count} tensors of role {kind}" for kind, count in kinds.most_common(4))
+    most = sorted(kinds.items(), key=lambda item: (-item[1], item[0]))[:4]
+    seen = tuple(f"{count} tensors of role {kind}" for kind, count in most)
     if kinds["experts"]:
         return "mixture_of_experts", (f"{kinds['experts']} tensors of experts", *seen)
     if kinds["time_embedding"] and convolution:
