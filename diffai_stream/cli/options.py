@@ -31,6 +31,7 @@ from diffai_stream.report.catalogue import WRITERS
 MIN_CHUNK_NBYTES = 64 * KIB
 FAIL_ON = ("different", "warning", "critical", "gate")
 COLORS = ("auto", "always", "never")
+LOG_FORMATS = tuple(name for name, row in WRITERS.items() if row.is_log)
 PROGRESS = ("auto", "bar", "log", "json", "none")
 IO = ("auto", "mmap", "pread")
 EXECUTORS = ("threads", "synchronous", "distributed")
@@ -182,11 +183,13 @@ def record_options(fields: Iterable[str] | None = None) -> list[click.Option]:
 
 
 def _printing_options() -> list[SectionOption]:
+    log_help = f"Log events instead of records, each with its time: {' or '.join(LOG_FORMATS)}."
     progress = "On stderr: auto (a bar on a terminal, lines in a log), bar, log, json or none."
     return [
         SectionOption(
             ["-o", "--output", "--output-format", "output"], _OUTPUT, type=RowOf(WRITERS), metavar="NAME", help=output_help()
         ),
+        SectionOption(["--log-format"], _OUTPUT, type=OneOf(LOG_FORMATS), metavar="NAME", help=log_help),
         SectionOption(["--color"], _OUTPUT, type=OneOf(COLORS), default="auto", metavar="WHEN", help="auto, always or never."),
         SectionOption(["--timestamps"], _OUTPUT, is_flag=True, help="Add the time to each record."),
         SectionOption(["--progress"], _OUTPUT, type=OneOf(PROGRESS), default="auto", metavar="KIND", help=progress),
@@ -238,7 +241,10 @@ def printing(values: Mapping[str, Any]) -> Printing:
         if kind not in ("auto", "none"):
             raise UsageError(f"--no-progress contradicts --progress {kind}")
         kind = "none"
-    return Printing(values["output"], values["color"], kind, values["timestamps"])
+    log, output = values["log_format"], values["output"]
+    if log and output not in (None, log):
+        raise UsageError(f"--log-format {log} is an output of its own; leave --output {output} out")
+    return Printing(log or output, values["color"], kind, values["timestamps"])
 
 
 def chosen_options(values: Mapping[str, Any]) -> Options:

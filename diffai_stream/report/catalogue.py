@@ -18,7 +18,7 @@ class WriterRow:
 
     `target` is `module:Class`, imported only when the output is used; `is_document` tells outputs that are complete only
     at the end from those whose every part can be used as soon as it is printed; `is_binary` ones are never printed on a
-    terminal.
+    terminal; `is_log` ones are events for a log store, which `--log-format` chooses from.
     """
 
     name: str
@@ -27,6 +27,7 @@ class WriterRow:
     media_type: str
     is_document: bool = False
     is_binary: bool = False
+    is_log: bool = False
 
     def open(self, stream: ByteStream, options: WriterOptions) -> Writer:
         """A writer of this output on `stream`."""
@@ -66,6 +67,20 @@ _ROWS = (
         "application/vnd.apache.parquet",
         is_document=True,
         is_binary=True,
+    ),
+    WriterRow(
+        "ecs",
+        "one log event a line, in the Elastic Common Schema",
+        "diffai_stream.report.log_events:EcsWriter",
+        "application/x-ndjson",
+        is_log=True,
+    ),
+    WriterRow(
+        "otel",
+        "one log event a line, in the OpenTelemetry log data model",
+        "diffai_stream.report.log_events:OtelWriter",
+        "application/x-ndjson",
+        is_log=True,
     ),
 )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import orjson
 
@@ -30,8 +31,12 @@ class NdjsonWriter:
 
 def encode(record: Record) -> bytes:
     """Compact JSON of one record, without the line end."""
-    fit = fitted(record)
+    return encode_value(fitted(record))
+
+
+def encode_value(value: Any) -> bytes:
+    """Compact JSON of anything that records are made of."""
     try:
-        return orjson.dumps(fit)
+        return orjson.dumps(value)
     except TypeError:  # lone surrogates, integers beyond 64 bits, NumPy scalars: rare, so only then a copy is made
-        return json.dumps(sanitised(fit), ensure_ascii=False, separators=(",", ":")).encode()
+        return json.dumps(sanitised(value), ensure_ascii=False, separators=(",", ":")).encode()

@@ -256,3 +256,9 @@ def test_doctor_knows_the_extras_of_the_project():
     assert dict(doctor.EXTRAS) == extras
     assert tuple(requirement.partition(">")[0] for requirement in project["dependencies"]) == doctor._CORE
     assert {row.extra for row in FORMATS.values()} <= {"", *extras}
+
+
+@pytest.mark.parametrize(("name", "key"), [("ecs", "@timestamp"), ("otel", "SeverityNumber")])
+def test_log_events(diffai, pipeline, name, key):
+    for arguments in (("--log-format", name), ("-o", name), ("--log-format", name, "-o", name)):
+        assert all(key in json.loads(line) for line in diffai("a", "b", *arguments)[1].splitlines())

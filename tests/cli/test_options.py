@@ -75,6 +75,8 @@ REFUSED = [
     (["--output", "jsn"], "did you mean 'json'?"),
     (["--io", "nmap"], "did you mean 'mmap'?"),
     (["--no-progress", "--progress", "bar"], "contradicts"),
+    (["--log-format", "ecs", "--output", "json"], "leave --output json out"),
+    (["--log-format", "otl"], "did you mean 'otel'?"),
     (["--stat"], "--stats"),
 ]
 

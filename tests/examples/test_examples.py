@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -121,3 +122,56 @@ def test_readme_lists_every_example():
     readme = (EXAMPLES / "README.md").read_text()
     programs = [path.name for path in EXAMPLES.iterdir() if path.suffix in (".py", ".sh")]
     assert [name for name in programs if f"[`{name}`]({name})" not in readme] == []
+
+
+def test_finetuning_analysis(demo):
+    done = run(sys.executable, EXAMPLES / "finetuning_analysis.py", "base", "finetuned", cwd=demo)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[1].split()[0] == EXPLODED
+    assert "left alone: model.embed_tokens.weight" in lines
+    assert f"broken: nonfinite in {NAN}" in lines
+    assert any(line.startswith("kind of change: ") for line in lines)
+
+
+def test_quantization_impact(tmp_path):
+    done = run(sys.executable, EXAMPLES / "quantization_impact.py", tmp_path, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    lines = {line.split()[0]: line for line in done.stdout.splitlines() if "dB" in line}
+    assert "dB" in lines["layers.0.weight"]
+    assert lines["layers.0.weight"].endswith("fine")
+    assert lines["layers.4.weight"].endswith("too much")  # below the smallest numbers of float16
+    assert f"layers.2.weight{' ':2}critical: nonfinite" in done.stdout
+    assert done.stdout.splitlines()[-1] == "the whole model takes 1/2 of the bytes"
+
+
+def test_trajectory(tmp_path):
+    done = run(sys.executable, EXAMPLES / "trajectory.py", tmp_path / "run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert [line.split(":")[0] for line in lines[:-1]] == ["pair 0", "pair 1", "pair 2", "pair 3"]
+    assert lines[-1] == "slowing down"
+    changes = [float(line.split()[-1]) for line in lines[:-1]]
+    assert changes[0] == pytest.approx(0.004 / 0.02, rel=0.02)
+    assert changes[1] / changes[0] == pytest.approx(0.5, rel=0.05)
+
+
+@pytest.mark.parametrize(("candidate", "status"), [("base", 0), ("finetuned", 1)])
+def test_regression_gate(demo, tmp_path, candidate, status):
+    done = run("bash", EXAMPLES / "regression_gate.sh", demo / "base", demo / candidate, tmp_path / "junit.xml", cwd=tmp_path)
+    assert done.returncode == status, done.stderr
+    suites = ElementTree.parse(tmp_path / "junit.xml").getroot()
+    cases = list(suites.iter("testcase"))
+    failed = [case for case in cases if case.find("failure") is not None]
+    assert len(cases) > len(failed)
+    assert bool(failed) == (status == 1)
+    assert done.stdout.split()[0] == str(len(failed))
+
+
+def test_query_records(demo):
+    pytest.importorskip("duckdb")
+    done = run(sys.executable, EXAMPLES / "query_records.py", "base", "finetuned", cwd=demo)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith(f"{EXPLODED}: 9 tensors")
+    assert "nonfinite: 1" in lines

@@ -23,7 +23,9 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 
 @pytest.mark.parametrize("name", [name for name, row in WRITERS.items() if not row.is_binary])
 def test_golden(name):
-    found = printed(name, sample.full_run(), width=100 if name == "text" else None, top=12)
+    found = printed(
+        name, sample.full_run(), width=100 if name == "text" else None, top=12, clock=lambda: "2026-01-02T03:04:05Z"
+    )
     path = GOLDEN / f"report.{name}"
     if os.environ.get("UPDATE_GOLDEN"):
         path.parent.mkdir(exist_ok=True)
