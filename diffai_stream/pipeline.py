@@ -10,6 +10,7 @@ from typing import Any
 from diffai_stream.analyses.base import ModelEvidence
 from diffai_stream.analyses.catalogue import completed
 from diffai_stream.comparison import Comparison
+from diffai_stream.errors import UsageError
 from diffai_stream.formats.base import Checkpoint
 from diffai_stream.formats.catalogue import open_checkpoint
 from diffai_stream.formats.inert import collection_paused
@@ -54,7 +55,10 @@ def _session(old: Checkpoint, new: Checkpoint, options: Options, pair_count: int
     sides = shared(old, new, options.ignore_optimizer_state)
     aligned = align(sides.old, sides.new, options.maps)
     placed = [_placed(pair, options.model_type) for pair in aligned.pairs] if options.model_type else aligned.pairs
-    pairs = _not_failed(select(placed, options.include, options.exclude), old, new)
+    selected = select(placed, options.include, options.exclude)
+    if placed and not selected:
+        raise UsageError("--include and --exclude leave no tensor to compare")
+    pairs = _not_failed(selected, old, new)
     return prepare(old, new, pairs, (*sides.oddities, *aligned.oddities), options, pair_count, base)
 
 

@@ -8,7 +8,7 @@ from math import prod
 from typing import Any
 
 from diffai_stream.analyses.base import Analysis, RunContext, Skipped
-from diffai_stream.analyses.catalogue import chosen
+from diffai_stream.analyses.catalogue import ANALYSES, chosen
 from diffai_stream.engine.executors import executor_name, worker_count
 from diffai_stream.engine.program import Program
 from diffai_stream.errors import UsageError
@@ -26,6 +26,15 @@ from diffai_stream.storage.windows import IO_MODES
 from diffai_stream.verdict import check_fail_on
 
 MIN_CHUNK_NBYTES = 1 << 16
+ASKED_BY = {
+    "tolerance_per_layer": ("regression_test",),
+    "expect_unchanged": ("regression_test",),
+    "min_sqnr": ("regression_test",),
+    "max_size": ("regression_test", "deployment_readiness"),
+    "memory_bandwidth": ("inference_speed_estimate",),
+    "peak_flops": ("inference_speed_estimate",),
+}
+"""Options that only these analyses look at: without one of them a limit would be given and never judged."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +115,7 @@ def prepare(
 def check(options: Options) -> None:
     """Raise UsageError for options that make no sense, alone or together."""
     check_fail_on(options)
+    _check_asked(options)
     if options.io not in IO_MODES:
         raise UsageError(f"--io knows {', '.join(IO_MODES)}, not {options.io!r}")
     if options.fast and options.histograms:
@@ -120,6 +130,14 @@ def check(options: Options) -> None:
         raise UsageError("--workers must be at least 1")
     if options.precision_loss_threshold is not None and not options.precision_loss_threshold >= 0:
         raise UsageError("--precision-loss-threshold must be 0 or more")
+
+
+def _check_asked(options: Options) -> None:
+    """Raise UsageError for a limit that nothing looks at."""
+    for name, analyses in ASKED_BY.items():
+        if getattr(options, name) not in (None, ()) and not set(analyses) & set(options.analyses):
+            flags = " or ".join(ANALYSES[analysis].flag for analysis in analyses)
+            raise UsageError(f"--{name.replace('_', '-')} is for {flags}, which is not asked for; add it")
 
 
 def reads_identical(options: Options) -> bool:

@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from junitparser import Failure, JUnitXml
 
 from diffai_stream.errors import UsageError
 from diffai_stream.pipeline import compare
@@ -206,6 +207,14 @@ def test_junit_is_read_back_by_a_parser(tmp_path):
     failures = [case for case in cases if case.find("failure") is not None]
     assert int(root.attrib["failures"]) == len(failures) == 2
     assert {case.attrib["name"] for case in failures} == {"model", "model.layers.2"}
+    (tmp_path / "report.xml").write_bytes(stream.getvalue())
+    (suite,) = JUnitXml.fromfile(str(tmp_path / "report.xml"))
+    assert (suite.tests, suite.failures, suite.errors) == (len(cases), 2, 0)
+    assert {case.name for case in suite if any(isinstance(result, Failure) for result in case.result)} == {
+        "model",
+        "model.layers.2",
+    }
+    assert "\x1b" not in stream.getvalue().decode()
 
 
 def test_the_calls_of_the_command_line(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import sqrt
 from typing import Any
 
@@ -9,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffai_stream.analyses.base import Evidence, Finding, PlacedFindings, Skipped, Table
+from diffai_stream.errors import UsageError
 from diffai_stream.options import Options
+from diffai_stream.plan import naming
 from diffai_stream.statistics.describe import finite
 
 ROLES = ("embedding", "lm_head", "position_embedding", "token_type_embedding")
@@ -25,6 +28,28 @@ def needs(pair: Any, options: Options) -> tuple[Any, ...]:
     from diffai_stream.statistics.row_sums import RowSums
 
     return (RowSums(),)
+
+
+def needs_in(run: Any, options: Options) -> Callable[[Any], tuple[Any, ...]]:
+    """Nothing more; raises UsageError where a tokenizer cannot belong to the embedding that lies beside it."""
+    if "embedding_analysis" in options.analyses and not options.all_analyses:
+        for checkpoint, context, side in zip((run.old, run.new), run.contexts, ("old", "new"), strict=True):
+            table = next(
+                (e for e in checkpoint.tensors if naming.place(e.name).role == "embedding" and len(e.shape) == 2), None
+            )
+            if table is not None and context.tokenizer is not None:
+                _check_tokens(table, context.tokenizer, f"{side} checkpoint {checkpoint.path}")
+    return lambda pair: ()
+
+
+def _check_tokens(table: Any, tokenizer: Any, whose: str) -> None:
+    """More tokens than rows, or fewer than half: padding and room for more explain no such difference."""
+    rows, tokens = table.shape[0], len(tokenizer.tokens)
+    if tokens > rows or 2 * tokens < rows:
+        raise UsageError(
+            f"{tokenizer.source} of the {whose} has {tokens:,} tokens and {table.name} {rows:,} rows: it is the tokenizer of "
+            "another model; put the right one there, or none"
+        )
 
 
 def is_table(pair: Any) -> bool:

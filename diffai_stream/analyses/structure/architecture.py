@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from diffai_stream.analyses.base import Finding, ModelEvidence
-from diffai_stream.analyses.structure.facts import Facts, facts_of, placed
+from diffai_stream.analyses.base import Finding, ModelEvidence, RunContext
+from diffai_stream.analyses.structure.facts import Facts, facts_of, needs_agreement, placed
 from diffai_stream.options import Options
 
 COMPARED = ("family", "depth", "width", "heads", "kv_heads", "head_dim", "vocabulary", "experts")
+
+
+def needs_in(run: RunContext, options: Options) -> Callable[[Any], tuple[Any, ...]]:
+    """No statistics; a configuration against the shapes ends here."""
+    return needs_agreement("architecture_comparison", run, options)
 
 
 def model(evidence: ModelEvidence, options: Options) -> Iterator[Finding]:

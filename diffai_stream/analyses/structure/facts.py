@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
+from diffai_stream.analyses.base import RunContext
 from diffai_stream.context.base import Context
+from diffai_stream.errors import UsageError
 from diffai_stream.formats.base import Checkpoint, TensorEntry
+from diffai_stream.options import Options
 from diffai_stream.plan.naming import place, place_in
 from diffai_stream.plan.parts import WEIGHTS
 
@@ -62,6 +65,32 @@ def facts_of(checkpoint: Checkpoint, context: Context, rows: Iterable[Placed] | 
         context.number("num_local_experts", "num_experts", "n_routed_experts") or _told(checkpoint, ".expert_count"),
         context.number("num_experts_per_tok", "num_experts_per_token") or _told(checkpoint, ".expert_used_count"),
     )
+
+
+def needs_agreement(name: str, run: RunContext, options: Options) -> Callable[[Any], tuple[Any, ...]]:
+    """No statistics. Raises UsageError where the analysis was asked for by name and a configuration contradicts the shapes."""
+    if name in options.analyses and not options.all_analyses:
+        for checkpoint, context in zip((run.old, run.new), run.configurations, strict=True):
+            told = contradiction(context, placed(checkpoint, run.model_type))
+            if told:
+                raise UsageError(
+                    f"--{name.replace('_', '-')}: {checkpoint.path}: {told}; put the right config.json there, or none"
+                )
+    return lambda pair: ()
+
+
+def contradiction(context: Context, rows: Sequence[Placed]) -> str | None:
+    """What config.json says that the shapes deny; a single shard may hold fewer layers, never more."""
+    embedding = next((e for _, role, e in rows if role == "embedding" and len(e.shape) == 2), None)
+    width, depth = context.number("hidden_size", "n_embd", "d_model"), context.number("num_hidden_layers", "n_layer")
+    is_factorised = context.number("embedding_size", "word_embed_proj_dim", "d_embed") is not None
+    if embedding is not None and width and not is_factorised and width not in embedding.shape:
+        return f"config.json says a width of {width:,}, and {embedding.name} has the shape {list(embedding.shape)}"
+    decoder = family_of(Counter(role for _, role, _ in rows))[0] == "transformer_decoder"
+    found = depth_of(rows)
+    if decoder and depth and found > depth:
+        return f"config.json says {depth:,} layers, and there are {found:,}"
+    return None
 
 
 def _told(checkpoint: Checkpoint, ending: str) -> int | None:

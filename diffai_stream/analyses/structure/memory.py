@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from diffai_stream.analyses.base import Finding, LayerEvidence, ModelEvidence
-from diffai_stream.analyses.structure.facts import Facts, facts_of, placed
+from diffai_stream.analyses.base import Finding, LayerEvidence, ModelEvidence, RunContext
+from diffai_stream.analyses.structure.facts import Facts, facts_of, needs_agreement, placed
 from diffai_stream.options import Options
 
 CACHE_ITEM_NBYTES = 2  # keys and values are kept in 16 bits
 ADAM_NBYTES = 8
+
+
+def needs_in(run: RunContext, options: Options) -> Callable[[Any], tuple[Any, ...]]:
+    """No statistics; a configuration against the shapes ends here."""
+    return needs_agreement("memory_analysis", run, options)
 
 
 def layer(evidence: LayerEvidence, options: Options) -> Iterator[Finding]:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
-from diffai_stream.analyses.base import Finding, ModelEvidence
+from diffai_stream.analyses.base import Finding, ModelEvidence, RunContext
+from diffai_stream.analyses.structure.facts import needs_agreement
 from diffai_stream.analyses.structure.speed import ASSUMPTIONS, load_of
 from diffai_stream.options import Options
 from diffai_stream.plan.parts import WEIGHTS
+
+
+def needs_in(run: RunContext, options: Options) -> Callable[[Any], tuple[Any, ...]]:
+    """No statistics; a configuration against the shapes ends here."""
+    return needs_agreement("performance_impact_estimate", run, options)
 
 
 def model(evidence: ModelEvidence, options: Options) -> Iterator[Finding]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
-from diffai_stream.analyses.base import Finding, ModelEvidence, Skipped
-from diffai_stream.analyses.structure.facts import facts_of, placed
+from diffai_stream.analyses.base import Finding, ModelEvidence, RunContext, Skipped
+from diffai_stream.analyses.structure.facts import facts_of, needs_agreement, placed
 from diffai_stream.context.base import Context
 from diffai_stream.formats.base import Checkpoint
 from diffai_stream.options import Options
@@ -16,6 +16,11 @@ ASSUMPTIONS = (
     "decoding is bound by memory, prefill by arithmetic",
     "two operations a parameter; attention over the context is left out",
 )
+
+
+def needs_in(run: RunContext, options: Options) -> Callable[[Any], tuple[Any, ...]]:
+    """No statistics; a configuration against the shapes ends here."""
+    return needs_agreement("inference_speed_estimate", run, options)
 
 
 class Load(NamedTuple):
