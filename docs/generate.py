@@ -254,7 +254,8 @@ def _reached(definitions: Schema, roots: Iterable[str]) -> list[str]:
 def analyses_page() -> str:
     """Every analysis: how it is asked for, what it needs, the limits it judges by, the fields of its records."""
     overview = [
-        (f"[{a.name}](#{a.name})", code(a.flag), "yes" if a.default else "", a.family, a.title) for a in ANALYSES.values()
+        (f"[{a.name}](#{a.name})", _flag(a), "yes" if a.default else "opt-in" if a.is_opt_in else "", a.family, a.title)
+        for a in ANALYSES.values()
     ]
     definitions = _schema()["$defs"]
     objects = [name for name in _reached(definitions, [f"{name}_record" for name in ANALYSES]) if _home(name) == "analyses"]
@@ -273,9 +274,13 @@ def analyses_page() -> str:
     )
 
 
+def _flag(row: Analysis) -> str:
+    return code(f"{row.flag} {row.argument}".strip())
+
+
 def _analysis(row: Analysis, definitions: Schema) -> str:
     facts = [
-        ("flag", code(row.flag) + (" (runs by default)" if row.default else "")),
+        ("flag", _flag(row) + (" (runs by default)" if row.default else "")),
         ("scope", ", ".join(row.scopes)),
         ("basis", row.basis),
         ("statistics", ", ".join(f"[{name}](statistics.md#{name})" for name in row.needs)),

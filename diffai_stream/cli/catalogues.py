@@ -20,22 +20,42 @@ def _analyses(is_json: bool, color: str) -> int:
         return 0
     rows = [
         [
-            row.flag or row.name,
-            "yes" if row.default else "",
-            row.family,
+            f"{row.flag or row.name} {row.argument}".strip(),
+            "default" if row.default else "opt-in" if row.is_opt_in else "gate" if row.is_gate else "",
             ", ".join(row.scopes),
             row.basis,
-            _from(row.title, row.plugin),
+            str(row.passes),
+            _told(row),
         ]
         for row in ANALYSES.values()
     ]
-    note = "Those of 'default' run without their flag. Fields of their records: diffai schema."
-    print_columns(["analysis", "default", "family", "scopes", "basis", "what it tells"], rows, color, note)
+    note = "Default ones run without their flag, opt-in ones and gates only with it. Fields of their records: diffai schema."
+    print_columns(["analysis", "runs", "scopes", "basis", "passes", "what it tells"], rows, color, note)
     return 0
 
 
+def _told(row: Analysis) -> str:
+    """What an analysis tells, which statistics it needs, and the reference of its method."""
+    needs = f"; needs {', '.join(row.needs)}" if row.needs else ""
+    reference = f"; {row.reference}" if row.reference else ""
+    return _from(f"{row.title}{needs}{reference}", row.plugin)
+
+
 def _analysis(row: Analysis) -> dict[str, Any]:
-    plain = ("name", "flag", "title", "family", "basis", "default", "passes", "reference", "plugin")
+    plain = (
+        "name",
+        "flag",
+        "title",
+        "family",
+        "basis",
+        "default",
+        "is_opt_in",
+        "is_gate",
+        "argument",
+        "passes",
+        "reference",
+        "plugin",
+    )
     return {
         **{key: getattr(row, key) for key in plain},
         **{key: list(getattr(row, key)) for key in ("scopes", "needs", "aliases")},

@@ -138,6 +138,8 @@ def test_inspect_text_leaves_out_figures_that_were_not_read(diffai, use):
 def test_analyses_are_those_of_the_catalogue(diffai):
     _, out, _ = diffai("analyses")
     assert all(row.flag in out and row.title in out for row in ANALYSES.values())
+    assert all(row.reference in out and all(need in out for need in row.needs) for row in ANALYSES.values())
+    assert "--merge-analysis BASE" in out
     rows = [json.loads(line) for line in diffai("analyses", "--json")[1].splitlines()]
     assert [row["name"] for row in rows] == list(ANALYSES)
     assert rows[0]["fields"] == list(next(iter(ANALYSES.values())).fields.__annotations__)
