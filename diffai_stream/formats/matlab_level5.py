@@ -95,8 +95,10 @@ def arrays(elements: Elements, nbytes: int, prefix: str = "", depth: int = 0) ->
     if nbytes == 0:
         return
     end = elements.stream.place + nbytes
-    word = struct.unpack(f"{elements.order}I", elements.data(8)[:4])[0]
-    kind, flags = word & 0xFF, word >> 8 & 0xFF
+    words = elements.ints(2)
+    if not words:
+        raise ValueError("its flags are missing")
+    kind, flags = words[0] & 0xFF, words[0] >> 8 & 0xFF
     if kind == _OPAQUE:
         yield Array(prefix or elements.data(_MAX_NAME_NBYTES).decode("latin-1"), problem=_TITLES[kind], is_number=False)
     else:

@@ -204,6 +204,20 @@ def test_a_damaged_chunk_costs_its_tensor_only(tmp_path):
     assert other.startswith("two")
 
 
+@pytest.mark.parametrize("shape", [(40, 64), (33, 7)])
+@pytest.mark.parametrize("dtype", ["f4", "u1"])
+def test_a_checksum_that_is_not_that_of_the_bytes_is_an_error(shape, dtype, tmp_path):
+    path, values = tmp_path / "w.h5", np.random.default_rng(0).integers(0, 255, shape).astype(dtype)
+    with h5py.File(path, "w") as file:
+        file.create_dataset("w", data=values, chunks=shape, fletcher32=True)
+        chunk = file["w"].id.get_chunk_info(0)
+    assert differences(path, {"w": values}, tmp_path) == []
+    raw = bytearray(path.read_bytes())
+    raw[chunk.byte_offset + 5] ^= 1
+    path.write_bytes(raw)
+    assert "the checksum of a chunk is not that of its bytes" in differences(path, {"w": values}, tmp_path)[0]
+
+
 def mutations(source: bytes, draw: random.Random) -> bytes:
     raw = bytearray(source)
     for _ in range(draw.randint(1, 4)):

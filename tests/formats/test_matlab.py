@@ -216,3 +216,11 @@ def test_mutated_files_end_cleanly(how, tmp_path):
                     continue
     assert read > 200
     assert time.perf_counter() - begin < 60
+
+
+def test_a_variable_without_flags_is_an_error(tmp_path):
+    raw = bytearray(saved(tmp_path / "w.mat", {"w": RANDOM.normal(size=(3, 3))}).read_bytes())
+    raw[136:144] = struct.pack("<II", 6, 0)
+    (tmp_path / "w.mat").write_bytes(raw)
+    (error,) = open_checkpoint(str(tmp_path / "w.mat")).errors
+    assert "its flags are missing" in error.message

@@ -248,6 +248,26 @@ def test_bombs_and_rubbish_end_at_what_a_chunk_can_hold(codec, raw, word, tmp_pa
         Source(entry, {}, "auto").read(0, 4)
 
 
+@pytest.mark.parametrize(
+    ("how", "place", "word"),
+    [
+        ({"compressors": [zarr.codecs.Crc32cCodec()]}, 40, r"the chunk at \[0, 0\]: the checksum of the chunk is not"),
+        ({"compressors": None, "shards": (128, 80)}, -30, "the checksum of the index of the shard c/0/0 is not"),
+    ],
+    ids=["chunk", "index of a shard"],
+)
+def test_a_checksum_that_is_not_that_of_the_bytes_is_an_error(how, place, word, tmp_path):
+    write(tmp_path / "w.zarr", 3, {"w": WIDE}, (64, 40), **how)
+    path = tmp_path / "w.zarr/w/c/0/0"
+    raw = bytearray(path.read_bytes())
+    raw[place] ^= 1
+    path.write_bytes(raw)
+    (entry,) = open_checkpoint(str(tmp_path / "w.zarr")).tensors
+    with pytest.raises(TensorError, match=word) as caught:
+        Source(entry, {}, "auto").read(0, 4)
+    assert caught.value.path == str(tmp_path / "w.zarr/w/zarr.json")
+
+
 def test_chunks_that_are_no_files_or_of_another_size(tmp_path):
     grid = {"name": "regular", "configuration": {"chunk_shape": [100]}}
     for name in ("pipe", "short"):

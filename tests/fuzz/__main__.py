@@ -18,10 +18,12 @@ from tests.fuzz.corpus import CORPUS
 from tests.fuzz.target import SECONDS
 from tests.fuzz.worker import work
 
+Outcomes = Counter[tuple[str, str]]  # by format and what came of it
 
-def fuzz(cases: list[tuple[str, int]], queue: multiprocessing.Queue) -> tuple[Counter[str], list[str]]:
-    """Outcomes by name, and the findings; a worker that dies is replaced and its case is a finding."""
-    outcomes: Counter[str] = Counter()
+
+def fuzz(cases: list[tuple[str, int]], queue: multiprocessing.Queue) -> tuple[Outcomes, list[str]]:
+    """What came of them, and the findings; a worker that dies is replaced and its case is a finding."""
+    outcomes: Outcomes = Counter()
     findings: list[str] = []
     while cases:
         with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
@@ -31,6 +33,7 @@ def fuzz(cases: list[tuple[str, int]], queue: multiprocessing.Queue) -> tuple[Co
             done, current = _follow(worker, queue, outcomes, findings)
             if current is not None:
                 findings.append(f"{current[0]} --seed {current[1]}: the process died with {worker.exitcode} or hung")
+                outcomes[CORPUS[current[0]].format, "finding"] += 1
         if not done:
             findings.append(f"the worker ended with {worker.exitcode} before its first file")
             break
@@ -39,7 +42,7 @@ def fuzz(cases: list[tuple[str, int]], queue: multiprocessing.Queue) -> tuple[Co
 
 
 def _follow(
-    worker: multiprocessing.Process, queue: multiprocessing.Queue, outcomes: Counter[str], findings: list[str]
+    worker: multiprocessing.Process, queue: multiprocessing.Queue, outcomes: Outcomes, findings: list[str]
 ) -> tuple[int, tuple[str, int] | None]:
     """Take a worker's messages until it ends: how many cases are done, and the one it died or hung in."""
     done, current, heard = 0, None, time.monotonic()
@@ -55,11 +58,21 @@ def _follow(
             current = (name, seed)
             continue
         done, current = done + 1, None
-        outcomes["finding" if kind == "finding" else text] += 1
+        outcomes[CORPUS[name].format, "finding" if kind == "finding" else text] += 1
         if kind == "finding":
             findings.append(f"{name} --seed {seed}:\n{text}")
     worker.join()
     return (done + 1 if current is not None else done), current
+
+
+def by_format(outcomes: Outcomes) -> list[str]:
+    """A line for each parser: how many files it was shown, and what came of them."""
+    lines = []
+    for parser in dict.fromkeys(name for name, _ in outcomes):
+        found = {outcome: count for (name, outcome), count in sorted(outcomes.items()) if name == parser}
+        told = ", ".join(f"{outcome} {count}" for outcome, count in found.items())
+        lines.append(f"{parser:>12} {sum(found.values()):6}: {told}")
+    return lines
 
 
 def main() -> int:
@@ -73,7 +86,11 @@ def main() -> int:
     multiprocessing.set_start_method("spawn")
     started = time.monotonic()
     outcomes, findings = fuzz(cases, multiprocessing.Queue())
-    print(f"{sum(outcomes.values())} files of {len(names)} kinds in {time.monotonic() - started:.0f} s: {dict(outcomes)}")
+    print(
+        f"{sum(outcomes.values())} files of {len(names)} kinds in {time.monotonic() - started:.0f} s, {len(findings)} findings"
+    )
+    for line in by_format(outcomes):
+        print(line)
     for finding in findings:
         print(finding)
     return 1 if findings else 0

@@ -145,7 +145,7 @@ def _undone(step: Filter, raw: NDArray[np.uint8], nbytes: int, piece: Piece) -> 
         width = step.values[0] if step.values else 1
         return _unshuffled(raw, width) if width > 1 else raw
     if step.number == FLETCHER32:
-        return raw[:-4]
+        return _checked(raw, piece)
     raise Unsupported(f"the filter {step.name or step.number} is not read")
 
 
@@ -156,6 +156,32 @@ def _inflated(raw: NDArray[np.uint8], nbytes: int, piece: Piece) -> NDArray[np.u
         return np.frombuffer(stream.decompress(raw.data, nbytes + 64), np.uint8)
     except zlib.error as error:
         raise Damaged(f"damaged compressed data: {error}", piece.offset) from error
+
+
+def _checked(raw: NDArray[np.uint8], piece: Piece) -> NDArray[np.uint8]:
+    """The bytes before the Fletcher-32 sum that ends them. Raises Damaged when it is not theirs.
+
+    Files of releases before 1.6.3 hold sums with their bytes exchanged in pairs, which the library accepts too.
+    """
+    content, stored = raw[:-4], raw[-4:].astype(np.uint32)
+    found = fletcher32(content)
+    for order in ((3, 2, 1, 0), (2, 3, 0, 1)):
+        words = int(stored[order[0]] << 8 | stored[order[1]]), int(stored[order[2]] << 8 | stored[order[3]])
+        if raw.size >= 4 and (words[0] % 65535, words[1] % 65535) == found:
+            return content
+    raise Damaged("the checksum of a chunk is not that of its bytes: damaged, fetch or write it again", piece.offset)
+
+
+def fletcher32(raw: NDArray[np.uint8]) -> tuple[int, int]:
+    """(sum of sums, sum) of the bytes as big-endian 16-bit words, modulo 65535 (`H5_checksum_fletcher32`)."""
+    second = first = 0
+    for start in range(0, raw.size, 1 << 20):
+        part = raw[start : start + (1 << 20)]
+        words = (part if part.size % 2 == 0 else np.append(part, np.uint8(0))).view(">u2").astype(np.uint64)
+        weights = np.arange(words.size, 0, -1, dtype=np.uint64) % np.uint64(65535)
+        second = (second + words.size * first + int((weights * words).sum())) % 65535
+        first = (first + int(words.sum())) % 65535
+    return second, first
 
 
 def _unshuffled(raw: NDArray[np.uint8], width: int) -> NDArray[np.uint8]:

@@ -7,6 +7,7 @@ Chunks and the chunks of shards are unpacked one by one, in any thread; codecs o
 from __future__ import annotations
 
 import os
+import threading
 from functools import lru_cache
 from math import prod
 from typing import NamedTuple
@@ -17,11 +18,12 @@ from numpy.typing import NDArray
 from diffai_stream.errors import MissingExtraError, TensorError
 from diffai_stream.storage.bands import Grid, Ranges, overlap, places, read_range
 from diffai_stream.storage.extent import Extent, FileStamp, stamp_of
-from diffai_stream.storage.zarr.metadata import MAX_METADATA_NBYTES, ZarrArray, ZarrError, parse_array
+from diffai_stream.storage.zarr.metadata import MAX_METADATA_NBYTES, Shards, ZarrArray, ZarrError, parse_array
 from diffai_stream.storage.zarr.stores import Database, Files, Store
-from diffai_stream.storage.zarr.unpack import MISSING, unpacked
+from diffai_stream.storage.zarr.unpack import MISSING, checked, unpacked
 
 MAX_CHUNK_NBYTES = 3 << 30
+MAX_INDEX_NBYTES = 1 << 26  # four million chunks in one shard
 _ABSENT = 2**64 - 1
 
 
@@ -59,7 +61,10 @@ class Opened(NamedTuple):
             raw = self.store.read(array.key(place), _packed_limit(array.chunk_nbytes))
         else:
             raw = self._of_shard(place)
-        return None if raw is None else unpacked(raw, array.codecs, array.chunk_nbytes)
+        try:
+            return None if raw is None else unpacked(raw, array.codecs, array.chunk_nbytes)
+        except ZarrError as error:
+            raise ZarrError(f"the chunk at {list(place)}: {error}") from None
 
     def _of_shard(self, place: tuple[int, ...]) -> bytes | None:
         """The packed bytes of one chunk of a shard, by the index of the shard."""
@@ -70,11 +75,10 @@ class Opened(NamedTuple):
         index_nbytes = 16 * prod(counts) + shards.checksum_nbytes
         inner = tuple(at % count for at, count in zip(place, counts, strict=True))
         number = int(np.ravel_multi_index(inner, counts)) if counts else 0
-        entry = self.store.part(key, (-index_nbytes if shards.at_end else 0) + 16 * number, 16)
-        if entry is None:
+        index = _indexes.of(self.store, key, index_nbytes, shards)
+        if index is None:
             return None
-        if len(entry) != 16:
-            raise ZarrError(f"the shard {key} is shorter than its index")
+        entry = index[16 * number : 16 * number + 16]
         offset, nbytes = (int.from_bytes(entry[at : at + 8], "little") for at in (0, 8))
         if (offset, nbytes) == (_ABSENT, _ABSENT):
             return None
@@ -84,6 +88,32 @@ class Opened(NamedTuple):
         if raw is None or len(raw) != nbytes:
             raise ZarrError(f"the shard {key} ends before its chunk at {offset}")
         return raw
+
+
+class _Indexes:
+    """The index of the shard that this thread read last, checked: its chunks are asked for one after the other."""
+
+    def __init__(self) -> None:
+        self._local = threading.local()
+
+    def of(self, store: Store, key: str, nbytes: int, shards: Shards) -> bytes | None:
+        """The entries of a shard, None when it was never written. Raises ZarrError."""
+        held = getattr(self._local, "held", None)
+        if held is None or held[0] is not store or held[1] != key:
+            held = self._local.held = (store, key, _index_of(store, key, nbytes, shards))
+        return held[2]  # type: ignore[no-any-return]
+
+
+_indexes = _Indexes()
+
+
+def _index_of(store: Store, key: str, nbytes: int, shards: Shards) -> bytes | None:
+    if nbytes > MAX_INDEX_NBYTES:
+        raise ZarrError(f"the index of the shard {key} would take {nbytes} bytes, at most {MAX_INDEX_NBYTES} are read")
+    index = store.part(key, -nbytes if shards.at_end else 0, nbytes)
+    if index is not None and len(index) != nbytes:
+        raise ZarrError(f"the shard {key} is shorter than its index")
+    return checked(index, f"the index of the shard {key}") if index is not None and shards.checksum_nbytes else index
 
 
 def _packed_limit(nbytes: int) -> int:

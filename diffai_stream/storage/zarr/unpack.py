@@ -7,6 +7,7 @@ import lzma
 import zlib
 from collections.abc import Sequence
 
+from diffai_stream.storage.crc32c import crc32c
 from diffai_stream.storage.zarr.metadata import Codec, ZarrError
 
 SLACK_NBYTES = 64  # checksums between two codecs
@@ -37,8 +38,16 @@ def _undone(name: str, raw: bytes, limit: int) -> bytes:
     if name == "lzma":
         return lzma.LZMADecompressor().decompress(raw, limit)
     if name == "crc32c":
-        return raw[:-4]
+        return checked(raw, "the chunk")
     return _by_numcodecs(name, raw, limit)
+
+
+def checked(raw: bytes, what: str) -> bytes:
+    """The bytes before the CRC-32C that ends them. Raises ZarrError when it is not theirs."""
+    content, stored = raw[:-4], int.from_bytes(raw[-4:], "little")
+    if len(raw) < 4 or crc32c(content) != stored:
+        raise ZarrError(f"the checksum of {what} is not that of its bytes: damaged, fetch or write it again")
+    return content
 
 
 def _inflated(raw: bytes, limit: int, bits: int) -> bytes:
