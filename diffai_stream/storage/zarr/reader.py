@@ -101,7 +101,7 @@ class _Indexes:
         held = getattr(self._local, "held", None)
         if held is None or held[0] is not store or held[1] != key:
             held = self._local.held = (store, key, _index_of(store, key, nbytes, shards))
-        return held[2]  # type: ignore[no-any-return]
+        return held[2]
 
 
 _indexes = _Indexes()
