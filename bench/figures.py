@@ -242,7 +242,8 @@ def without_sketches() -> list[str]:
     """The flags of all analyses that ask for no sketch of a pair, but the gates."""
     from diffai_stream.analyses.catalogue import ANALYSES
 
-    return [row.flag for row in ANALYSES.values() if row.flag and not row.is_gate and "sketch" not in row.needs]
+    rows = [row for row in ANALYSES.values() if row.flag and not (row.is_gate or row.is_opt_in)]
+    return [row.flag for row in rows if "sketch" not in row.needs]
 
 
 def first_record(name: str) -> Callable[[Bench], Measured]:
