@@ -142,7 +142,7 @@ def _declared(path: str, distribution: str) -> Iterator[EntryPoint]:
     for line in map(str.strip, text.splitlines()):
         if line.startswith("[") and line.endswith("]"):
             group = line[1:-1].strip()
-        elif group.startswith(GROUP) and (match := _LINE.fullmatch(line)):
+        elif group.startswith(GROUP) and not line.startswith(("#", ";")) and (match := _LINE.fullmatch(line)):
             yield EntryPoint(group.removeprefix(GROUP), match[1], match[2], match[3], distribution)
 
 

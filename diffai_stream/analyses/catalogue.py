@@ -114,10 +114,8 @@ def chosen(names: Iterable[str]) -> list[Analysis]:
     wanted = set(names)
     if wanted - ANALYSES.keys():
         ANALYSES.complete()
-    for name in sorted(wanted - ANALYSES.keys()):
-        for plugin in broken():
-            if (plugin.kind, plugin.name) == ("analyses", name):
-                raise UsageError(plugin.message)
+    left_out = {plugin.name for plugin in broken() if plugin.kind == "analyses"}  # a warning of the run tells why
+    for name in sorted(wanted - ANALYSES.keys() - left_out):
         near = get_close_matches(name, ANALYSES, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(ANALYSES)}"
         raise UsageError(f"no analysis is called {name!r}{hint}")
