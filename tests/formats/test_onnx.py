@@ -9,9 +9,8 @@ import pytest
 
 from diffai_stream.formats.catalogue import open_checkpoint
 from tests import messages
-from tests.checkpoints import read_extents, write_safetensors
+from tests.checkpoints import read_extents
 from tests.messages import field, onnx_external, onnx_model, onnx_tensor, write_onnx
-from tests.validation import run
 
 WEIGHTS = {
     "a.weight": np.arange(6, dtype=np.float32).reshape(2, 3),
@@ -53,26 +52,9 @@ def test_dims_may_be_packed(tmp_path):
     same(arrays(path), WEIGHTS)
 
 
-def test_models_of_the_onnx_library(tmp_path):
-    onnx = pytest.importorskip("onnx")
-    graph = onnx.helper.make_graph([], "g", [], [], [onnx.numpy_helper.from_array(v, k) for k, v in WEIGHTS.items()])
-    model = onnx.helper.make_model(graph)
-    onnx.save(model, tmp_path / "one.onnx")
-    onnx.save(model, tmp_path / "two.onnx", save_as_external_data=True, location="data.bin", size_threshold=0)
-    same(arrays(tmp_path / "one.onnx"), WEIGHTS)
-    same(arrays(tmp_path / "two.onnx"), WEIGHTS)
-
-
 @pytest.mark.parametrize("name", ["m.onnx", "m.bin", "m"])
 def test_content_decides(tmp_path, name):
     assert open_checkpoint(str(write_onnx(tmp_path / name, WEIGHTS))).format == "onnx"
-
-
-def test_a_model_and_safetensors_of_its_weights_are_equal(tmp_path):
-    old = write_onnx(tmp_path / "m.onnx", WEIGHTS)
-    summary = run(old, write_safetensors(tmp_path / "m.safetensors", WEIGHTS))[-1]
-    assert (summary["status"], summary["differs_in"]) == ("equivalent", ["container", "metadata"])
-    assert summary["counts"]["unchanged"] == len(WEIGHTS)
 
 
 @pytest.fixture

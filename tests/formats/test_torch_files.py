@@ -59,8 +59,8 @@ def exported(path: Path, tensors: dict) -> Path:
     return path
 
 
-@pytest.mark.parametrize("writer", WRITERS)
-def test_equal_to_safetensors(writer, tmp_path):
+@pytest.mark.parametrize("writer", ["zip_protocol_4", "legacy_protocol_5"])
+def test_other_protocols_are_equal_to_safetensors(writer, tmp_path):
     path = written(tmp_path / "model.pt", weights(), **WRITERS[writer])
     summary = verdict(exported(tmp_path / "x.safetensors", weights()), path)
     assert (summary["status"], summary["differs_in"]) == ("equivalent", ["container"])

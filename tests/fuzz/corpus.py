@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import io
-import pickle
 import zipfile
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from tests.checkpoints import write_safetensors, write_sharded
+from tests.library_files import WRITERS, Writer, weights
 from tests.messages import (
     field,
     onnx_attribute,
@@ -47,45 +44,6 @@ class Seed(NamedTuple):
         return not self.needs or find_spec(self.needs) is not None
 
 
-def weights() -> dict[str, np.ndarray]:
-    random = np.random.default_rng(0)
-    return {
-        "layers.0.q_proj.weight": random.normal(size=(8, 32)).astype(np.float32),
-        "layers.0.norm.weight": np.ones(32, np.float16),
-        "ids": np.arange(5, dtype=np.int64),
-    }
-
-
-def _safetensors(folder: Path) -> Path:
-    return write_safetensors(folder / "model.safetensors", weights(), {"format": "pt"})
-
-
-def _sharded(folder: Path) -> Path:
-    parts = list(weights().items())
-    shards = {"model-00001-of-00002.safetensors": dict(parts[:1]), "model-00002-of-00002.safetensors": dict(parts[1:])}
-    return write_sharded(folder / "sharded", shards)
-
-
-def _npy(folder: Path) -> Path:
-    np.save(folder / "a.npy", np.asfortranarray(weights()["layers.0.q_proj.weight"]))
-    return folder / "a.npy"
-
-
-def _npz(folder: Path, deflated: bool) -> Path:
-    (np.savez_compressed if deflated else np.savez)(folder / "a.npz", **weights())
-    return folder / "a.npz"
-
-
-def _torch(folder: Path, legacy: bool) -> Path:
-    import torch
-
-    state = OrderedDict((name, torch.from_numpy(value)) for name, value in weights().items())
-    state["view"] = state["layers.0.q_proj.weight"].T[2:]
-    saved = {"state_dict": state, "epoch": 3, "optimizer": torch.optim.Adam([torch.nn.Parameter(torch.ones(3))]).state_dict()}
-    torch.save(saved, folder / "model.pt", _use_new_zipfile_serialization=not legacy)
-    return folder / "model.pt"
-
-
 def _torch_odd(folder: Path) -> Path:
     """Quantized, lazily conjugated and whole modules, in an archive that was compressed again."""
     import torch
@@ -108,26 +66,6 @@ def _torch_odd(folder: Path) -> Path:
     return folder / "model.pt"
 
 
-def _torch_dcp(folder: Path) -> Path:
-    import torch
-    import torch.distributed.checkpoint as dcp
-
-    state = {name: torch.from_numpy(value) for name, value in weights().items()}
-    dcp.save({"model": state, "epoch": 3}, checkpoint_id=str(folder / "dcp"), no_dist=True)
-    return folder / "dcp"
-
-
-def _deepspeed(folder: Path) -> Path:
-    import torch
-
-    step = folder / "ds" / "global_step1"
-    step.mkdir(parents=True)
-    (folder / "ds" / "latest").write_text("global_step1")
-    state = {name: torch.from_numpy(value) for name, value in weights().items()}
-    torch.save({"module": state, "global_steps": 1}, step / "mp_rank_00_model_states.pt")
-    return folder / "ds"
-
-
 def _gguf(folder: Path) -> Path:
     import gguf
 
@@ -143,18 +81,6 @@ def _gguf(folder: Path) -> Path:
     writer.write_tensors_to_file()
     writer.close()
     return folder / "model.gguf"
-
-
-def _onnx(folder: Path, external: bool) -> Path:
-    import onnx
-    from onnx import helper, numpy_helper
-
-    initializers = [numpy_helper.from_array(value, name) for name, value in weights().items()]
-    node = helper.make_node("Identity", ["ids"], ["out"])
-    graph = helper.make_graph([node], "g", [], [helper.make_tensor_value_info("out", 7, [5])], initializers)
-    path = folder / "model.onnx"
-    onnx.save(helper.make_model(graph), path, save_as_external_data=external, size_threshold=0, location="model.data")
-    return path
 
 
 def _onnx_places(folder: Path) -> Path:
@@ -191,38 +117,6 @@ def _tf_graph(folder: Path) -> Path:
     return folder / "model.pb"
 
 
-def _pickle(folder: Path) -> Path:
-    (folder / "model.pkl").write_bytes(pickle.dumps({"params": weights(), "depth": 3}, protocol=4))
-    return folder / "model.pkl"
-
-
-def _joblib(folder: Path, compress: int) -> Path:
-    import joblib
-
-    joblib.dump(weights(), folder / "model.joblib", compress=compress)
-    return folder / "model.joblib"
-
-
-def _skops(folder: Path) -> Path:
-    import skops.io
-    from sklearn.linear_model import Ridge
-
-    values = weights()["layers.0.q_proj.weight"]
-    skops.io.dump(Ridge().fit(values, values[:, 0]), folder / "model.skops")
-    return folder / "model.skops"
-
-
-def _hdf5(folder: Path) -> Path:
-    import h5py
-
-    with h5py.File(folder / "model.h5", "w") as file:
-        for name, value in weights().items():
-            file[name.replace(".", "/")] = value
-        matrix = weights()["layers.0.q_proj.weight"]
-        file.create_dataset("packed", data=matrix, chunks=(4, 8), compression="gzip", shuffle=True)
-    return folder / "model.h5"
-
-
 def _keras(folder: Path) -> Path:
     import h5py
 
@@ -237,27 +131,8 @@ def _keras(folder: Path) -> Path:
     return folder / "model.keras"
 
 
-def _matlab(folder: Path, packed: bool) -> Path:
-    from scipy.io import savemat
-
-    values = {name.replace(".", "_"): value for name, value in weights().items() if value.dtype != np.float16}
-    savemat(folder / "model.mat", values, do_compression=packed)
-    return folder / "model.mat"
-
-
-def _zarr(folder: Path, version: int) -> Path:
-    import zarr
-
-    group = zarr.open_group(folder / "model.zarr", mode="w", zarr_format=version)
-    for name, value in weights().items():
-        group.create_array(name, data=value, chunks=tuple(max(1, size // 2) for size in value.shape))
-    return folder / "model.zarr"
-
-
-def _orbax(folder: Path) -> Path:
-    from tests.formats.test_orbax import write_item
-
-    return write_item(folder / "item")
+def _by_library(writer: Writer) -> Seed:
+    return Seed(writer.format, lambda folder: writer.write(folder).path, writer.by)
 
 
 def _quantized(layout: Layout) -> Seed:
@@ -265,32 +140,12 @@ def _quantized(layout: Layout) -> Seed:
 
 
 CORPUS: dict[str, Seed] = {
-    "safetensors": Seed("safetensors", _safetensors),
-    "sharded": Seed("huggingface", _sharded),
-    "npy": Seed("numpy", _npy),
-    "npz": Seed("numpy", partial(_npz, deflated=False)),
-    "npz-deflated": Seed("numpy", partial(_npz, deflated=True)),
-    "torch-zip": Seed("pytorch", partial(_torch, legacy=False), "torch"),
-    "torch-legacy": Seed("pytorch", partial(_torch, legacy=True), "torch"),
+    **{name: _by_library(writer) for name, writer in WRITERS.items() if not writer.cast},
     "torch-odd": Seed("pytorch", _torch_odd, "torch"),
-    "torch-dcp": Seed("torch_dcp", _torch_dcp, "torch"),
-    "deepspeed": Seed("deepspeed", _deepspeed, "torch"),
-    "pickle": Seed("pickle", _pickle),
-    "joblib": Seed("pickle", partial(_joblib, compress=0), "joblib"),
-    "joblib-zlib": Seed("pickle", partial(_joblib, compress=3), "joblib"),
-    "skops": Seed("skops", _skops, "skops"),
-    "gguf": Seed("gguf", _gguf, "gguf"),
-    "onnx": Seed("onnx", partial(_onnx, external=False), "onnx"),
-    "onnx-external": Seed("onnx", partial(_onnx, external=True), "onnx"),
+    "gguf-quantized": Seed("gguf", _gguf, "gguf"),
     "onnx-places": Seed("onnx", _onnx_places),
-    "hdf5": Seed("hdf5", _hdf5, "h5py"),
-    "keras": Seed("keras", _keras, "h5py"),
-    "matlab": Seed("matlab", partial(_matlab, packed=False)),
-    "matlab-packed": Seed("matlab", partial(_matlab, packed=True)),
-    "zarr-2": Seed("zarr", partial(_zarr, version=2), "zarr"),
-    "zarr-3": Seed("zarr", partial(_zarr, version=3), "zarr"),
-    "orbax": Seed("orbax", _orbax, "tensorstore"),
-    "tf-checkpoint": Seed("tensorflow", _tf_checkpoint),
+    "keras-archive": Seed("keras", _keras, "h5py"),
+    "tf-optimizer": Seed("tensorflow", _tf_checkpoint),
     "tf-graph": Seed("tensorflow", _tf_graph),
     **{name: _quantized(layout) for name, layout in LAYOUTS.items()},
 }
