@@ -161,6 +161,14 @@ def splat(typing_context: Any, value: Any, lanes: Any) -> Any:
     return result(value, lanes), lambda context, builder, signature, arguments: _splat(builder, arguments[0], result.lanes)
 
 
+@intrinsic(prefer_literal=True)
+def counting(typing_context: Any, lanes: Any) -> Any:
+    """The int64 numbers of the lanes, from 0."""
+    result = Vector(types.int64, lanes.literal_value)
+    numbers = ir.Constant(ir.VectorType(I64, result.lanes), list(range(result.lanes)))
+    return result(lanes), lambda context, builder, signature, arguments: numbers
+
+
 @intrinsic
 def where(typing_context: Any, mask: Any, a: Any, b: Any) -> Any:
     """a where the mask is set, else b."""

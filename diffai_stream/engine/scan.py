@@ -10,8 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from diffai_stream.encodings.base import DecodeKind, Encoding
-from diffai_stream.encodings.decode import decoded
+from diffai_stream.encodings.base import Encoding
 from diffai_stream.engine.program import Program
 from diffai_stream.engine.results import BatchResult, FailedResult, FinishedResult, PartResult
 from diffai_stream.errors import ChangedFileError, DiffaiError, TensorError
@@ -237,17 +236,16 @@ def _updated(statistic: Statistic[Any], state: Any, tile: Tile) -> Any:
 def _tiles(
     reading: Reading, encodings: tuple[Encoding, Encoding], raw_old: Bytes, raw_new: Bytes, start: int, stop: int
 ) -> Iterator[Tile]:
-    """Decoded runs of leaves in order: small enough for the cache, large enough that calling a statistic costs nothing."""
+    """Runs of leaves in order: small enough for the cache, large enough that calling a statistic costs nothing."""
     piece = reading.piece
     shape, step = real_shape(piece.old), piece.leaf_numel * max(1, TILE_NUMEL // piece.leaf_numel)
     for first in range(start, stop, step):
         size = min(step, stop - first)
         at = first - start
         raw = [r[at * e.itemsize : (at + size) * e.itemsize] for r, e in zip((raw_old, raw_new), encodings, strict=True)]
-        values = [
-            r.view(np.float32) if e.kind == DecodeKind.F32 else decoded(r, e, size) for r, e in zip(raw, encodings, strict=True)
-        ]
-        yield Tile(values[0], values[1], raw[0], raw[1], *encodings, first, shape, (reading.old, reading.new))
+        if raw_new is raw_old:
+            raw[1] = raw[0]
+        yield Tile(raw[0], raw[1], *encodings, first, shape, (reading.old, reading.new))
 
 
 def _domains(piece: Slice) -> tuple[Domain, Domain]:

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from diffai_stream.encodings.base import Encoding
+from diffai_stream.encodings.base import DecodeKind, Encoding
+from diffai_stream.encodings.decode import decoded
 from diffai_stream.statistics.layout import View
 
 if TYPE_CHECKING:
@@ -41,15 +43,14 @@ class Pairs(Protocol):
     def counts(self) -> NDArray[np.int64]: ...  # noqa: D102
 
 
-class Tile(NamedTuple):
-    """A run of whole leaves of a pair: decoded values and raw bytes of both sides (one side twice when alone).
+@dataclass(frozen=True)
+class Tile:
+    """A run of whole leaves of a pair: raw bytes of both sides (one side twice when alone), decoded when they are asked for.
 
     `first` is the flat index of the first element, `shape` that of the tensor (complex: one more axis of 2). `stored` are
     what the numbers were read from, where codes and scales can be looked at by themselves.
     """
 
-    old: Floats
-    new: Floats
     raw_old: NDArray[np.uint8]
     raw_new: NDArray[np.uint8]
     encoding_old: Encoding
@@ -57,6 +58,66 @@ class Tile(NamedTuple):
     first: int
     shape: tuple[int, ...]
     stored: tuple[Stored | None, Stored | None] = (None, None)
+
+    @property
+    def numel(self) -> int:
+        """Number of elements."""
+        return self.raw_old.size // self.encoding_old.itemsize
+
+    @cached_property
+    def old(self) -> Floats:
+        """Values of the old side."""
+        return values_of(self.raw_old, self.encoding_old, self.numel)
+
+    @cached_property
+    def new(self) -> Floats:
+        """Values of the new side; those of the old one when they are the same."""
+        return self.old if self.is_alone else values_of(self.raw_new, self.encoding_new, self.numel)
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether both sides are one."""
+        return self.raw_old is self.raw_new
+
+    def rows(self, chosen: NDArray[np.int64]) -> tuple[Floats, Floats]:
+        """[k, columns] of old and new: the chosen rows of the tile, whose rows are whole; the others are not decoded."""
+        columns = self.shape[-1]
+        sides = ((self.raw_old, self.encoding_old), (self.raw_new, self.encoding_new))
+        picked = [raw.reshape(-1, columns * encoding.itemsize)[chosen].reshape(-1) for raw, encoding in sides]
+        found = [values_of(raw, side[1], len(chosen) * columns) for raw, side in zip(picked, sides, strict=True)]
+        return found[0].reshape(-1, columns), found[1].reshape(-1, columns)
+
+
+class Side(NamedTuple):
+    """What a kernel reads a side from: the bytes of 16-bit floats, which it decodes on the way, else decoded values."""
+
+    raw: NDArray[np.uint8]
+    values: Floats
+    kind: int
+
+
+_DECODED_ON_THE_WAY = (DecodeKind.BF16, DecodeKind.F16)
+_NO_BYTES: NDArray[np.uint8] = np.empty(0, np.uint8)
+
+
+def values_of(raw: NDArray[np.uint8], encoding: Encoding, numel: int) -> Floats:
+    """The numbers in raw bytes, in the encoding's tile type; float32 as they lie."""
+    return raw.view(np.float32) if encoding.kind == DecodeKind.F32 else decoded(raw, encoding, numel)
+
+
+def sides_of(tile: Tile, *views: View) -> list[Side]:
+    """These sides for a kernel, all in the wider type that one of them needs."""
+    stored = [(tile.raw_old, tile.encoding_old, "old"), (tile.raw_new, tile.encoding_new, "new")]
+    chosen = [stored[view] for view in views]
+    if any(encoding.tile_dtype is np.float64 for _, encoding, _ in chosen):
+        with np.errstate(invalid="ignore"):  # widening a signalling NaN
+            return [Side(_NO_BYTES, getattr(tile, name).astype(np.float64, copy=False), -1) for _, _, name in chosen]
+    return [
+        Side(raw, np.empty(0, np.float32), int(encoding.kind))
+        if encoding.kind in _DECODED_ON_THE_WAY
+        else Side(_NO_BYTES, getattr(tile, name), -1)
+        for raw, encoding, name in chosen
+    ]
 
 
 def same_type(tile: Tile) -> tuple[Floats, Floats]:

@@ -67,10 +67,10 @@ class ColumnSums(Statistic[ColumnBlocks]):
     def update(self, state: ColumnBlocks, tile: Tile) -> ColumnBlocks:
         """Add the leaves of a tile."""
         columns = tile.shape[-1] if len(tile.shape) == 2 else 0
-        if not columns or tile.old.size == 0:
+        if not columns or tile.numel == 0:
             return self.merge(state, ColumnBlocks((), columns))
         leaf = leaf_numel(tile.shape)
-        sums = np.empty((-(-tile.old.size // leaf), len(ColumnField) * columns))
+        sums = np.empty((-(-tile.numel // leaf), len(ColumnField) * columns))
         old, new = same_type(tile)
         (sum_columns32 if old.dtype == np.float32 else sum_columns64)(old, new, columns, leaf // columns, sums)
         blocks = leaves(tile.first // leaf, sums.reshape(-1, len(ColumnField), columns))

@@ -6,9 +6,7 @@ them tells where the rounding begins.
 
 from __future__ import annotations
 
-import random
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +14,7 @@ from numpy.typing import NDArray
 
 from diffai_stream.statistics.base import Statistic, Tile
 from diffai_stream.statistics.layout import LEAF_NUMEL, View
+from diffai_stream.statistics.row_choice import chosen_of
 
 ROWS = 64
 GAP = 5.0
@@ -26,12 +25,6 @@ class Rows(NamedTuple):
     """float32[k, columns] of the chosen rows seen so far, in order."""
 
     blocks: tuple[NDArray[np.float32], ...]
-
-
-@lru_cache(maxsize=256)
-def chosen_rows(rows: int) -> tuple[int, ...]:
-    """The numbers of the rows to look at, the same for every matrix with so many."""
-    return tuple(sorted(random.Random(rows).sample(range(rows), min(ROWS, rows))))
 
 
 def rank_of(singular: NDArray[np.floating]) -> int | None:
@@ -76,16 +69,11 @@ class DeltaRows(Statistic[Rows]):
 
     def update(self, state: Rows, tile: Tile) -> Rows:
         """Keep the chosen rows of a tile."""
-        columns = tile.shape[-1] if len(tile.shape) == 2 else 0
-        if not columns or not tile.old.size:
-            return state
-        first, count = tile.first // columns, tile.old.size // columns
-        chosen = [row - first for row in chosen_rows(tile.shape[0]) if first <= row < first + count]
-        if not chosen:
+        rows = chosen_of(tile, ROWS)
+        if rows is None:
             return state
         with np.errstate(invalid="ignore", over="ignore"):
-            old, new = (side.reshape(count, columns)[chosen].astype(np.float64) for side in (tile.old, tile.new))
-            delta = (new - old).astype(np.float32)
+            delta = (rows[1].astype(np.float64) - rows[0]).astype(np.float32)
         return Rows((*state.blocks, delta))
 
     def merge(self, left: Rows, right: Rows) -> Rows:

@@ -84,7 +84,7 @@ class HeadGrams(Statistic[GramState]):
 
     def update(self, state: GramState, tile: Tile) -> GramState:
         """Take in the rows of a tile."""
-        if self.skip_reason(tile.shape) or not tile.old.size:
+        if self.skip_reason(tile.shape) or not tile.numel:
             return state
         rows, columns = tile.shape
         step, first = self._block_rows(columns), tile.first // columns

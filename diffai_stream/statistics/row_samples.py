@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import random
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +10,7 @@ from numpy.typing import NDArray
 
 from diffai_stream.statistics.base import Statistic, Tile
 from diffai_stream.statistics.layout import LEAF_NUMEL, View
+from diffai_stream.statistics.row_choice import chosen_of
 
 ROWS = 1024
 Block = NDArray[np.float32]
@@ -22,12 +21,6 @@ class Samples(NamedTuple):
 
     old: tuple[Block, ...]
     new: tuple[Block, ...]
-
-
-@lru_cache(maxsize=64)
-def sampled_rows(rows: int) -> NDArray[np.int64]:
-    """The numbers of the rows, ascending, the same for every matrix with so many."""
-    return np.array(sorted(random.Random(rows).sample(range(rows), min(ROWS, rows))), np.int64)
 
 
 @dataclass(frozen=True)
@@ -53,16 +46,11 @@ class RowSamples(Statistic[Samples]):
 
     def update(self, state: Samples, tile: Tile) -> Samples:
         """Keep the chosen rows of a tile."""
-        columns = tile.shape[-1] if len(tile.shape) == 2 else 0
-        if not columns or not tile.old.size:
-            return state
-        first, count = tile.first // columns, tile.old.size // columns
-        rows = sampled_rows(tile.shape[0])
-        chosen = rows[np.searchsorted(rows, first) : np.searchsorted(rows, first + count)] - first
-        if not chosen.size:
+        rows = chosen_of(tile, ROWS)
+        if rows is None:
             return state
         with np.errstate(invalid="ignore", over="ignore"):
-            old, new = (side.reshape(count, columns)[chosen].astype(np.float32) for side in (tile.old, tile.new))
+            old, new = (side.astype(np.float32) for side in rows)
         return Samples((*state.old, old), (*state.new, new))
 
     def merge(self, left: Samples, right: Samples) -> Samples:

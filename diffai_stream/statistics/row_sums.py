@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffai_stream.native import Entry
-from diffai_stream.statistics.base import Statistic, Tile, same_type
+from diffai_stream.statistics.base import Statistic, Tile, sides_of
 from diffai_stream.statistics.layout import LEAF_NUMEL, View
 
 _MODULE = "diffai_stream.statistics.kernels.row_sums"
@@ -81,14 +81,14 @@ class RowSums(Statistic[RowPieces]):
 
     def update(self, state: RowPieces, tile: Tile) -> RowPieces:
         """Append the pieces of a tile."""
-        if len(tile.shape) < 2 or tile.old.size == 0:
+        if len(tile.shape) < 2 or tile.numel == 0:
             return self.merge(state, RowPieces((), tile.shape))
-        stop = tile.first + tile.old.size
+        stop = tile.first + tile.numel
         cuts = np.append(piece_starts(tile.shape, tile.first, stop), stop) - tile.first
         block = np.empty((cuts.size - 1, len(RowField)))
-        old, new = same_type(tile)
-        sum_pieces = sum_pieces32 if old.dtype == np.float32 else sum_pieces64
-        sum_pieces(old, new, cuts, np.empty(8), block)
+        old, new = sides_of(tile, View.OLD, View.NEW)
+        sum_pieces = sum_pieces32 if old.values.dtype == np.float32 else sum_pieces64
+        sum_pieces(*old, *new, cuts, np.empty(8), block)
         return self.merge(state, RowPieces((block,), tile.shape))
 
     def merge(self, left: RowPieces, right: RowPieces) -> RowPieces:

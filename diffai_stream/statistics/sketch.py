@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffai_stream.native import Entry
-from diffai_stream.statistics.base import Statistic, Tile, same_type
+from diffai_stream.statistics.base import Statistic, Tile, sides_of
 from diffai_stream.statistics.layout import View, leaf_numel
 from diffai_stream.statistics.tree import Node, joined, leaves, total
 
@@ -61,21 +61,15 @@ class Sketch(Statistic[SketchState]):
 
     def update(self, state: SketchState, tile: Tile) -> SketchState:
         """Add the leaves of a tile."""
-        numel, size = prod(tile.shape), tile.old.size
+        numel, size = prod(tile.shape), tile.numel
         if not size:
             return self.merge(state, SketchState((), numel))
-        leaf = leaf_numel(tile.shape)
+        leaf, is_delta = leaf_numel(tile.shape), self.view == View.DELTA
         out = np.empty((-(-size // leaf), min(WIDTH, numel)))
-        old, new = self._sides(tile)
-        run = sketch32 if old.dtype == np.float32 else sketch64
-        run(old, new, self.view == View.DELTA, tile.first, leaf, np.empty(SCRATCH), out)
+        sides = sides_of(tile, View.OLD, View.NEW) if is_delta else sides_of(tile, self.view) * 2
+        run = sketch32 if sides[0].values.dtype == np.float32 else sketch64
+        run(*sides[0], *sides[1], is_delta, size, tile.first, leaf, np.empty(SCRATCH), out)
         return self.merge(state, SketchState(leaves(tile.first // leaf, out), numel))
-
-    def _sides(self, tile: Tile) -> tuple[NDArray[Any], NDArray[Any]]:
-        if self.view != View.DELTA:
-            side = tile.old if self.view == View.OLD else tile.new
-            return side, side
-        return same_type(tile)
 
     def merge(self, left: SketchState, right: SketchState) -> SketchState:
         """The nodes of both parts; two children of one node become that node."""

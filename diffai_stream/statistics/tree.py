@@ -21,9 +21,21 @@ class Node(NamedTuple):
     sums: NDArray[np.float64]
 
 
-def leaves(first: int, sums: Iterable[NDArray[np.float64]]) -> tuple[Node, ...]:
-    """Neighbouring leaves from number `first` on, each with its sums."""
-    return tuple(Node(first + place, 1, row) for place, row in enumerate(sums))
+def leaves(first: int, sums: NDArray[np.float64]) -> tuple[Node, ...]:
+    """The largest nodes of neighbouring leaves from number `first` on, each with its sums; many are added at a time."""
+    nodes: list[Node] = []
+    tail: list[Node] = []
+    count = 1
+    with np.errstate(over="ignore", invalid="ignore"):
+        while len(sums):
+            if first % (2 * count):
+                nodes.append(Node(first, count, sums[0].copy()))
+                first, sums = first + count, sums[1:]
+            if len(sums) % 2:
+                tail.append(Node(first + (len(sums) - 1) * count, count, sums[-1].copy()))
+                sums = sums[:-1]
+            sums, count = sums[::2] + sums[1::2], 2 * count
+    return (*nodes, *reversed(tail))
 
 
 def parent(left: Node, right: Node) -> Node | None:

@@ -14,10 +14,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from diffai_stream.statistics.base import Floats, Statistic, Tile
+from diffai_stream.native import Entry
+from diffai_stream.statistics.base import Statistic, Tile, sides_of
 from diffai_stream.statistics.layout import LEAF_NUMEL, View
 
-GROUP, ZEROS, RUN = 4, 2, 32
+_MODULE = "diffai_stream.statistics.kernels.zero_patterns"
+patterns32, patterns64 = Entry(_MODULE, "patterns32"), Entry(_MODULE, "patterns64")
+
+GROUP, RUN = 4, 32  # as in the kernel
 Counts = NDArray[np.int64]
 
 
@@ -50,10 +54,15 @@ class ZeroPatterns(Statistic[PatternState]):
         return PatternState(np.zeros((2, 2), np.int64), ())
 
     def update(self, state: PatternState, tile: Tile) -> PatternState:
-        """Count in a tile; one without a zero costs a look."""
+        """Count in a tile."""
         counts = state.counts.copy()
-        counts[0] += patterns(tile.old, tile.shape)
-        counts[1] += counts[0] - state.counts[0] if tile.new is tile.old else patterns(tile.new, tile.shape)
+        if len(tile.shape) > 1 and tile.numel:
+            for view in (View.OLD,) if tile.is_alone else (View.OLD, View.NEW):
+                (side,) = sides_of(tile, view)
+                count = patterns32 if side.values.dtype == np.float32 else patterns64
+                count(*side, tile.numel, tile.shape[-1], counts[view])
+            if tile.is_alone:
+                counts[1] += counts[0] - state.counts[0]
         return PatternState(counts, tile.shape)
 
     def merge(self, left: PatternState, right: PatternState) -> PatternState:
@@ -69,14 +78,3 @@ class ZeroPatterns(Statistic[PatternState]):
             "group_count": rows * (columns // GROUP),
             "run_count": rows * (columns // RUN),
         }
-
-
-def patterns(values: Floats, shape: tuple[int, ...]) -> tuple[int, int]:
-    """(groups of 4 with at least 2 zeros, runs of 32 zeros) of whole rows of a tensor of this shape."""
-    with np.errstate(invalid="ignore"):  # a signalling NaN is not zero either
-        if len(shape) < 2 or values.all():
-            return 0, 0
-    zeros = (values == 0).reshape(-1, shape[-1])
-    groups = zeros[:, : shape[-1] // GROUP * GROUP].reshape(-1, GROUP)
-    runs = zeros[:, : shape[-1] // RUN * RUN].reshape(-1, RUN)
-    return int((groups.sum(1, dtype=np.uint8) >= ZEROS).sum()), int(runs.all(1).sum())

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import reduce
 from math import prod
 from typing import Any, ClassVar, NamedTuple
@@ -19,7 +20,6 @@ from numpy.typing import NDArray
 
 from diffai_stream.encodings.base import Encoding
 from diffai_stream.encodings.catalogue import ENCODINGS
-from diffai_stream.encodings.decode import decoded
 from diffai_stream.statistics.base import Statistic, Tile
 from diffai_stream.statistics.layout import leaf_numel
 
@@ -48,8 +48,7 @@ def leaf_tiles(old: Bytes, new: Bytes, encodings: tuple[Encoding, Encoding], sha
     for start in range(0, numel, leaf):
         stop = min(start + leaf, numel)
         raw = [r[start * e.itemsize : stop * e.itemsize] for r, e in zip((old, new), encodings, strict=True)]
-        values = [decoded(r, e, stop - start) for r, e in zip(raw, encodings, strict=True)]
-        found.append(Tile(values[0], values[1], raw[0], raw[1], *encodings, start, shape))
+        found.append(Tile(raw[0], raw[1], *encodings, start, shape))
     return found
 
 
@@ -166,7 +165,7 @@ class StatisticLaws:
         encoding = ENCODINGS["F32"]
         for value in (np.nan, np.inf, -np.inf):
             values = np.full(6, value, np.float32)
-            tile = Tile(values, values, values.view(np.uint8), values.view(np.uint8), encoding, encoding, 0, (2, 3))
+            tile = Tile(values.view(np.uint8), values.view(np.uint8), encoding, encoding, 0, (2, 3))
             for statistic in self.statistics:
                 with np.errstate(all="raise"):
                     statistic.finalize(self.state(statistic, [tile]))
@@ -187,7 +186,7 @@ def pairs_of(old: Bytes, new: Bytes) -> CountedPairs:
 
 def joined_tile(parts: Sequence[Tile]) -> Tile:
     """Neighbouring tiles as one."""
-    arrays = [np.concatenate([tile[field] for tile in parts]) for field in range(4)]
-    for raw in arrays[2:]:
-        raw.setflags(write=False)
-    return parts[0]._replace(old=arrays[0], new=arrays[1], raw_old=arrays[2], raw_new=arrays[3])
+    old, new = (np.concatenate([getattr(tile, name) for tile in parts]) for name in ("raw_old", "raw_new"))
+    old.setflags(write=False)
+    new.setflags(write=False)
+    return replace(parts[0], raw_old=old, raw_new=new)

@@ -9,7 +9,7 @@ import pytest
 
 from diffai_stream.analyses.representation import clustering
 from diffai_stream.pipeline import compare
-from diffai_stream.statistics.row_samples import ROWS, RowSamples, sampled_rows
+from diffai_stream.statistics.row_samples import RowSamples
 from diffai_stream.testing.statistics import StatisticLaws
 from tests.checkpoints import write_safetensors
 
@@ -121,9 +121,3 @@ def test_without_the_library_it_says_how_to_get_it(tmp_path, monkeypatch):
     found = run(tmp_path, embedding(), embedding(1), "clustering_change")
     assert [r["type"] for r in found] == ["skipped"]
     assert "pip install" in found[0]["reason"]
-
-
-def test_rows_are_sampled_by_the_shape_alone():
-    assert sampled_rows(10).tolist() == list(range(10))
-    assert sampled_rows(10_000).size == ROWS
-    assert (np.diff(sampled_rows(10_000)) > 0).all()

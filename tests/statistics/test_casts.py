@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from diffai_stream.encodings.catalogue import ENCODINGS
+from diffai_stream.encodings.decode import decoded
 from diffai_stream.statistics.casts import CastCounts, grid_of, rounded
-from diffai_stream.testing.statistics import StatisticLaws, decoded, leaf_tiles
+from diffai_stream.testing.statistics import StatisticLaws, leaf_tiles
 
 DTYPES = {
     "F32": np.float32,

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 
 from diffai_stream.encodings.catalogue import ENCODINGS
+from diffai_stream.encodings.decode import decoded
 from diffai_stream.statistics.column_sums import ColumnField, ColumnSums, fitted_columns
-from diffai_stream.testing.statistics import StatisticLaws, decoded, leaf_tiles
+from diffai_stream.testing.statistics import StatisticLaws, leaf_tiles
 from tests.statistics.strategies import matrix_pairs
 
 

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 
 from diffai_stream.encodings.catalogue import ENCODINGS
+from diffai_stream.encodings.decode import decoded
 from diffai_stream.statistics.layout import View
 from diffai_stream.statistics.row_sums import MAX_ROWS, RowField, RowSums, dead_rows, fitted_scale_residual, worst_row
-from diffai_stream.testing.statistics import StatisticLaws, decoded, leaf_tiles
+from diffai_stream.testing.statistics import StatisticLaws, leaf_tiles
 from tests.statistics import oracles
 from tests.statistics.strategies import matrix_pairs
 

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 
 from diffai_stream.encodings.catalogue import ENCODINGS
+from diffai_stream.encodings.decode import decoded
 from diffai_stream.statistics.ulp import UlpDistance
-from diffai_stream.testing.statistics import StatisticLaws, decoded, leaf_tiles
+from diffai_stream.testing.statistics import StatisticLaws, leaf_tiles
 from tests.statistics import oracles
 from tests.statistics.strategies import CODES, same_encoding_pairs
 

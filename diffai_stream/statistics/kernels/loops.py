@@ -15,24 +15,12 @@ import numpy as np
 
 from diffai_stream.encodings.kernels.plain import BF16, F16, decode
 from diffai_stream.jit import inlined, overload, part, prefetch, types
+from diffai_stream.statistics.kernels.lanes import side32, side64
 from diffai_stream.statistics.kernels.tables import count_codes, count_keys32, count_patterns16, count_tops
 from diffai_stream.statistics.layout import KEY, PATTERN16, TAIL
-from diffai_stream.vectors import (
-    converted,
-    larger,
-    largest,
-    load,
-    load_bytes,
-    smaller,
-    smallest,
-    splat,
-    store,
-    totals,
-    viewed,
-    where,
-)
+from diffai_stream.vectors import larger, largest, load, smaller, smallest, splat, store, totals, viewed, where
 
-f32, f64, u16, u32, i32, i64 = np.float32, np.float64, np.uint16, np.uint32, np.int32, np.int64
+f32, f64, i32, i64 = np.float32, np.float64, np.int32, np.int64
 
 DOT, OLD2, NEW2, D1, ABS, D2, D3, D4, UNEQUAL, FLIPS = range(10)  # places of a pair's sums in `out`
 S1, S2, S3, S4, ZEROS = range(5)  # of a side's
@@ -53,38 +41,6 @@ def joined10(s, p):
     """The sums of a pair, added one by one."""
     five = s[5] + p[5], s[6] + p[6], s[7] + p[7], s[8] + p[8], s[9] + p[9]
     return s[0] + p[0], s[1] + p[1], s[2] + p[2], s[3] + p[3], s[4] + p[4], *five
-
-
-@inlined
-def bfloats(codes):
-    """bfloat16 as float32: the same bits, shifted."""
-    return viewed(converted(codes, u32) << 16, f32)
-
-
-@inlined
-def halves(codes):
-    """IEEE halves as float32: the exponent is rebased by a product with 2^112, Inf and NaN are put right after."""
-    bits = converted(codes, u32)
-    magnitude = bits & 0x7FFF
-    value = viewed(viewed(magnitude << 13, f32) * 2.0**112, u32)
-    value = value | where(magnitude > 0x7BFF, splat(u32(0x7F800000), 16), splat(u32(0), 16))
-    return viewed(value | ((bits & 0x8000) << 16), f32)
-
-
-@inlined
-def side32(raw, tile, k, kind):
-    """Sixteen float32 from element k on: of the tile, or decoded from the bytes of 16-bit floats."""
-    if kind == BF16:
-        return bfloats(load_bytes(raw, 2 * k, 16, u16))
-    if kind == F16:
-        return halves(load_bytes(raw, 2 * k, 16, u16))
-    return load(tile, k, 16)
-
-
-@inlined
-def side64(raw, tile, k, kind):
-    """Eight float64 of a tile."""
-    return load(tile, k, 8)
 
 
 @inlined

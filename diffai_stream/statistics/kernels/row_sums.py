@@ -1,89 +1,123 @@
 """Sums over pieces of rows: squares, products, largest magnitudes and zeros of a pair, in float64.
 
-Sums go by explicit lanes, as in `loops.py`, so that every CPU gives the same bits. A piece with NaN or infinities is
-summed again element by element, over the elements that are finite on both sides.
+Sums go by explicit lanes, as in `loops.py`, so that every CPU gives the same bits. Elements of 16 bits are decoded on the
+way. A piece with NaN or infinities is summed again element by element, over those that are finite on both sides.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 
-from diffai_stream.jit import matrix, part, vector
-from diffai_stream.vectors import converted, larger, largest, load, splat, store, totals, viewed, where
+from diffai_stream.jit import inlined, matrix, number, overload, part, types, vector
+from diffai_stream.statistics.kernels.lanes import eight, one
+from diffai_stream.vectors import converted, larger, largest, splat, store, totals, viewed, where
 
-f32, f64, i64 = np.float32, np.float64, np.int64
+u1, i32, i64, f32, f64 = np.uint8, np.int32, np.int64, np.float32, np.float64
 
 LANES = 8
 N, OLD2, NEW2, DELTA2, DOT, OLD_MAX, NEW_MAX, OLD_ZEROS, NEW_ZEROS = range(9)
-MAGNITUDE = i64(0x7FFFFFFFFFFFFFFF)  # all bits of a float64 but its sign
 
 
 @part
-def sum_finite(x, y, start, stop, row):
+def sum_finite(a, b, x, y, kinds, start, stop, row):
     """row[0:9] of the elements [start, stop), whatever their values: one at a time."""
-    n, a2, b2, d2, ab, top_a, top_b, zeros_a, zeros_b = 0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0, 0
+    n, u2, v2, d2, uv, top_u, top_v, zeros_u, zeros_v = 0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0, 0
     for i in range(start, stop):
-        a, b = np.float64(x[i]), np.float64(y[i])
-        if abs(a) < np.inf and abs(b) < np.inf:
+        u, v = np.float64(one(a, x, i, kinds[0])), np.float64(one(b, y, i, kinds[1]))
+        if abs(u) < np.inf and abs(v) < np.inf:
             n += 1
-            a2 += a * a
-            b2 += b * b
-            d2 += (b - a) * (b - a)
-            ab += a * b
-            top_a, top_b = max(top_a, abs(a)), max(top_b, abs(b))
-            zeros_a += a == 0
-            zeros_b += b == 0
-    row[N], row[OLD2], row[NEW2], row[DELTA2], row[DOT] = n, a2, b2, d2, ab
-    row[OLD_MAX], row[NEW_MAX], row[OLD_ZEROS], row[NEW_ZEROS] = top_a, top_b, zeros_a, zeros_b
+            u2 += u * u
+            v2 += v * v
+            d2 += (v - u) * (v - u)
+            uv += u * v
+            top_u, top_v = max(top_u, abs(u)), max(top_v, abs(v))
+            zeros_u += u == 0
+            zeros_v += v == 0
+    row[N], row[OLD2], row[NEW2], row[DELTA2], row[DOT] = n, u2, v2, d2, uv
+    row[OLD_MAX], row[NEW_MAX], row[OLD_ZEROS], row[NEW_ZEROS] = top_u, top_v, zeros_u, zeros_v
+
+
+def _lanes_over(dtype: Any, integer: Any) -> Callable:
+    """The loop over whole vectors of a type; magnitudes and zeros are told in it, sums are float64."""
+    magnitude = integer(np.iinfo(integer).max)
+
+    @inlined
+    def as_float(key):
+        """The float that a magnitude stands for, as float64."""
+        return f64(integer(key).view(dtype))
+
+    @part
+    def loop(a, b, x, y, kinds, start, stop, sums, row):
+        zero, nothing, single = splat(0.0, LANES), splat(dtype(0), LANES), splat(dtype(1), LANES)
+        old2 = new2 = delta2 = dot = zero
+        zeros_u = zeros_v = nothing
+        top_u = top_v = splat(integer(0), LANES)
+        for k in range(start, stop, LANES):
+            p, q = eight(a, x, k, kinds[0]), eight(b, y, k, kinds[1])
+            zeros_u, zeros_v = zeros_u + where(p == 0, single, nothing), zeros_v + where(q == 0, single, nothing)
+            top_u = larger(top_u, viewed(p, integer) & magnitude)  # magnitudes order like their bits
+            top_v = larger(top_v, viewed(q, integer) & magnitude)
+            u, v = converted(p, f64), converted(q, f64)
+            e = v - u
+            old2, new2, delta2, dot = old2 + u * u, new2 + v * v, delta2 + e * e, dot + u * v
+        counts = converted(zeros_u, f64), converted(zeros_v, f64)
+        store(sums, 0, totals((old2, new2, delta2, dot, counts[0], counts[1], zero, zero)))
+        for s in range(4):
+            row[OLD2 + s] += sums[s]
+        row[OLD_MAX] = max(row[OLD_MAX], as_float(largest(top_u)))
+        row[NEW_MAX] = max(row[NEW_MAX], as_float(largest(top_v)))
+        row[OLD_ZEROS] += sums[4]
+        row[NEW_ZEROS] += sums[5]
+
+    return loop
+
+
+_lanes32, _lanes64 = _lanes_over(f32, i32), _lanes_over(f64, i64)
+
+
+def sum_lanes(a, b, x, y, kinds, start, stop, sums, row):
+    """Add the sums, largest magnitudes and zeros of whole vectors to `row`: for use inside kernels."""
+    raise TypeError("sum_lanes is for compiled kernels")
+
+
+@overload(sum_lanes)
+def _sum_lanes(a, b, x, y, kinds, start, stop, sums, row):
+    loop = _lanes32 if x.dtype == types.float32 else _lanes64
+    return lambda a, b, x, y, kinds, start, stop, sums, row: loop(a, b, x, y, kinds, start, stop, sums, row)
 
 
 @part
-def sum_lanes(x, y, start, stop, sums, row):
-    """Add the sums, largest magnitudes and zeros of whole vectors to `row`; everything is computed in float64."""
-    zero, one = splat(0.0, LANES), splat(1.0, LANES)
-    old2 = new2 = delta2 = dot = zeros_a = zeros_b = zero
-    top_a = top_b = splat(i64(0), LANES)
-    for k in range(start, stop, LANES):
-        u, v = converted(load(x, k, LANES), f64), converted(load(y, k, LANES), f64)
-        e = v - u
-        old2, new2, delta2, dot = old2 + u * u, new2 + v * v, delta2 + e * e, dot + u * v
-        zeros_a, zeros_b = zeros_a + where(u == 0, one, zero), zeros_b + where(v == 0, one, zero)
-        top_a = larger(top_a, viewed(u, i64) & MAGNITUDE)  # magnitudes order like their bits
-        top_b = larger(top_b, viewed(v, i64) & MAGNITUDE)
-    store(sums, 0, totals((old2, new2, delta2, dot, zeros_a, zeros_b, zero, zero)))
-    for s in range(4):
-        row[OLD2 + s] += sums[s]
-    row[OLD_MAX] = max(row[OLD_MAX], i64(largest(top_a)).view(f64))
-    row[NEW_MAX] = max(row[NEW_MAX], i64(largest(top_b)).view(f64))
-    row[OLD_ZEROS] += sums[4]
-    row[NEW_ZEROS] += sums[5]
-
-
-@part
-def sum_piece(x, y, start, stop, sums, row):
+def sum_piece(a, b, x, y, kinds, start, stop, sums, row):
     """row[0:9] of one piece: whole vectors, then the rest; sum_finite alone when anything is not finite."""
     whole = start + (stop - start) // LANES * LANES
-    sum_finite(x, y, whole, stop, row)
+    sum_finite(a, b, x, y, kinds, whole, stop, row)
     if whole == start:
         return
-    sum_lanes(x, y, start, whole, sums, row)
+    sum_lanes(a, b, x, y, kinds, start, whole, sums, row)
     row[N] += whole - start
     if not np.isfinite(row[OLD2] + row[NEW2] + row[DELTA2]):
-        sum_finite(x, y, start, stop, row)
+        sum_finite(a, b, x, y, kinds, start, stop, row)
 
 
 @part
-def sum_pieces(x, y, cuts, sums, out):
-    """out[p] of the pieces [cuts[p], cuts[p + 1]) of a tile; `sums` is a buffer of LANES."""
+def sum_pieces(a, b, x, y, kinds, cuts, sums, out):
+    """out[p] of the pieces [cuts[p], cuts[p + 1]) of a run of elements; `sums` is a buffer of LANES."""
     for p in range(out.shape[0]):
-        sum_piece(x, y, cuts[p], cuts[p + 1], sums, out[p])
+        sum_piece(a, b, x, y, kinds, cuts[p], cuts[p + 1], sums, out[p])
 
 
 def sum_pieces32(b):
-    """sum_pieces of float32: x, y, cuts, sums, out."""
-    sum_pieces(vector(b, 0, f32), vector(b, 1, f32), vector(b, 2, i64), vector(b, 3, f64), matrix(b, 4, f64))
+    """sum_pieces in float32: bytes, tile and kind of old and of new; cuts, sums, out."""
+    raw, tiles = (vector(b, 0, u1), vector(b, 3, u1)), (vector(b, 1, f32), vector(b, 4, f32))
+    kinds = number(b, 2), number(b, 5)
+    sum_pieces(raw[0], raw[1], tiles[0], tiles[1], kinds, vector(b, 6, i64), vector(b, 7, f64), matrix(b, 8, f64))
 
 
 def sum_pieces64(b):
-    """sum_pieces of float64: x, y, cuts, sums, out."""
-    sum_pieces(vector(b, 0, f64), vector(b, 1, f64), vector(b, 2, i64), vector(b, 3, f64), matrix(b, 4, f64))
+    """sum_pieces in float64."""
+    raw, tiles = (vector(b, 0, u1), vector(b, 3, u1)), (vector(b, 1, f64), vector(b, 4, f64))
+    kinds = number(b, 2), number(b, 5)
+    sum_pieces(raw[0], raw[1], tiles[0], tiles[1], kinds, vector(b, 6, i64), vector(b, 7, f64), matrix(b, 8, f64))

@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from diffai_stream.jit import matrix, number, part, vector
+from diffai_stream.jit import inlined, matrix, number, part, vector
+from diffai_stream.statistics.kernels.lanes import eight, one
+from diffai_stream.vectors import converted, counting, load, splat, store, viewed, where
 
 WIDTH = 4096
-GROUP = 64
+GROUP, LANES = 64, 8
 SIGNS, TURNS = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xD1B54A32D192ED03)
-i4, i8, f4, f8, u4, u8 = np.int32, np.int64, np.float32, np.float64, np.uint32, np.uint64
+u1, i8, f4, f8, u8 = np.uint8, np.int64, np.float32, np.float64, np.uint64
+SIGN = i8(-(2**63))
 
 
 @part
@@ -44,62 +47,54 @@ def add_alone(value, index, sums):
         sums[place_of(index)] += -f8(value) if is_negative else f8(value)
 
 
-@part
-def add_side(x, word, sums):
-    """A whole group of one side."""
-    low, high = u4(word & u8(0xFFFFFFFF)), u4(word >> u8(32))
-    for i in range(32):
-        sign = f4(1) - f4(i4(u4(u4(low >> u4(i)) << u4(1)) & u4(2)))
-        sums[i] += f8(sign * x[i] if x[i] - x[i] == 0 else f4(0))
-    for i in range(32):
-        sign = f4(1) - f4(i4(u4(u4(high >> u4(i)) << u4(1)) & u4(2)))
-        sums[32 + i] += f8(sign * x[32 + i] if x[32 + i] - x[32 + i] == 0 else f4(0))
+@inlined
+def add_signed(values, word, first, sums, place):
+    """sums[place : place + 8] += values, each with the sign of its bit of the word, which begin at bit `first`."""
+    is_finite = (values - values) == 0
+    wide = where(is_finite, converted(values, f8), splat(0.0, LANES))
+    signs = (splat(i8(word), LANES) << (splat(i8(GROUP - 1 - first), LANES) - counting(LANES))) & SIGN
+    store(sums, place, load(sums, place, LANES) + viewed(viewed(wide, i8) ^ signs, f8))
 
 
 @part
-def add_delta(x, y, word, sums):
-    """A whole group of new - old."""
-    low, high = u4(word & u8(0xFFFFFFFF)), u4(word >> u8(32))
-    for i in range(32):
-        d = y[i] - x[i]
-        sign = f4(1) - f4(i4(u4(u4(low >> u4(i)) << u4(1)) & u4(2)))
-        sums[i] += f8(sign * d if d - d == 0 else f4(0))
-    for i in range(32):
-        d = y[32 + i] - x[32 + i]
-        sign = f4(1) - f4(i4(u4(u4(high >> u4(i)) << u4(1)) & u4(2)))
-        sums[32 + i] += f8(sign * d if d - d == 0 else f4(0))
+def add_group(a, b, x, y, kinds, is_delta, at, word, place, sums):
+    """A whole group of one side, or of new - old."""
+    for k in range(0, GROUP, LANES):
+        values = eight(a, x, at + k, kinds[0])
+        if is_delta:
+            values = eight(b, y, at + k, kinds[1]) - values
+        add_signed(values, word, k, sums, place + k)
 
 
 @part
-def sketch(x, y, is_delta, first, leaf, sums, out):
+def sketch(a, b, x, y, kinds, is_delta, numel, first, leaf, sums, out):
     """out[leaves, width]: the sums of each leaf of a run that begins at element `first`; `sums` is scratch."""
     for row in range(out.shape[0]):
         sums[:] = 0.0
-        at, end = row * leaf, min((row + 1) * leaf, x.size)
+        at, end = row * leaf, min((row + 1) * leaf, numel)
         while at < end:
             index = first + at
             if index % GROUP or end - at < GROUP:
-                add_alone(y[at] - x[at] if is_delta else x[at], index, sums)
+                value = one(a, x, at, kinds[0])
+                add_alone(one(b, y, at, kinds[1]) - value if is_delta else value, index, sums)
                 at += 1
-                continue
-            place, word = place_of(index), mixed(index // GROUP, SIGNS)
-            if is_delta:
-                add_delta(x[at : at + GROUP], y[at : at + GROUP], word, sums[place : place + GROUP])
             else:
-                add_side(x[at : at + GROUP], word, sums[place : place + GROUP])
-            at += GROUP
+                add_group(a, b, x, y, kinds, is_delta, at, mixed(index // GROUP, SIGNS), place_of(index), sums)
+                at += GROUP
         width = out.shape[1]
         for i in range(width):
             out[row, i] = sums[i] + (sums[WIDTH + i] if width == WIDTH and i < GROUP else 0.0)
 
 
 def sketch32(b):
-    """sketch of float32: x, y, is_delta, first, leaf, sums, out."""
-    flag, first, leaf = number(b, 2) != 0, number(b, 3), number(b, 4)
-    sketch(vector(b, 0, f4), vector(b, 1, f4), flag, first, leaf, vector(b, 5, f8), matrix(b, 6, f8))
+    """sketch in float32: bytes, tile and kind of the first side and of the second; is_delta, numel, first, leaf, sums, out."""
+    raw, tiles = (vector(b, 0, u1), vector(b, 3, u1)), (vector(b, 1, f4), vector(b, 4, f4))
+    kinds, numbers = (number(b, 2), number(b, 5)), (number(b, 7), number(b, 8), number(b, 9))
+    sketch(raw[0], raw[1], tiles[0], tiles[1], kinds, number(b, 6) != 0, *numbers, vector(b, 10, f8), matrix(b, 11, f8))
 
 
 def sketch64(b):
-    """sketch of float64."""
-    flag, first, leaf = number(b, 2) != 0, number(b, 3), number(b, 4)
-    sketch(vector(b, 0, f8), vector(b, 1, f8), flag, first, leaf, vector(b, 5, f8), matrix(b, 6, f8))
+    """sketch in float64."""
+    raw, tiles = (vector(b, 0, u1), vector(b, 3, u1)), (vector(b, 1, f8), vector(b, 4, f8))
+    kinds, numbers = (number(b, 2), number(b, 5)), (number(b, 7), number(b, 8), number(b, 9))
+    sketch(raw[0], raw[1], tiles[0], tiles[1], kinds, number(b, 6) != 0, *numbers, vector(b, 10, f8), matrix(b, 11, f8))
