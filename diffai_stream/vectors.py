@@ -13,6 +13,7 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic, lower_builtin, models, register_model, type_callable
 
 I1, I32, I64, DOUBLE = ir.IntType(1), ir.IntType(32), ir.IntType(64), ir.DoubleType()
@@ -167,6 +168,19 @@ def counting(typing_context: Any, lanes: Any) -> Any:
     result = Vector(types.int64, lanes.literal_value)
     numbers = ir.Constant(ir.VectorType(I64, result.lanes), list(range(result.lanes)))
     return result(lanes), lambda context, builder, signature, arguments: numbers
+
+
+@intrinsic
+def fused(typing_context: Any, a: Any, b: Any, c: Any) -> Any:
+    """a * b + c, rounded once (IEEE 754-2019, 5.4.1): the same bits on a processor that has no such instruction."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        kind = arguments[0].type
+        name = f"llvm.fma.v{a.lanes}f{a.dtype.bitwidth}"
+        function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(kind, [kind] * 3), name)
+        return builder.call(function, arguments)
+
+    return a(a, a, a), generate
 
 
 @intrinsic

@@ -18,7 +18,7 @@ from diffai_stream.jit import inlined, overload, part, prefetch, types
 from diffai_stream.statistics.kernels.lanes import side32, side64
 from diffai_stream.statistics.kernels.tables import count_codes, count_keys32, count_patterns16, count_tops
 from diffai_stream.statistics.layout import KEY, PATTERN16, TAIL
-from diffai_stream.vectors import larger, largest, load, smaller, smallest, splat, store, totals, viewed, where
+from diffai_stream.vectors import fused, larger, largest, load, smaller, smallest, splat, store, totals, viewed, where
 
 f32, f64, i32, i64 = np.float32, np.float64, np.int32, np.int64
 
@@ -120,8 +120,8 @@ def _lanes(dtype: Any, integer: Any, lanes: int, side: Callable, tail: Callable)
         magnitude = viewed(viewed(e, integer) & mask, dtype)
         opposite = (viewed(u, integer) ^ viewed(v, integer)) < 0
         flips = flips + where(opposite & (u != 0) & (v != 0), one, zero)
-        dot, old2, new2, d1 = dot + u * v, old2 + u * u, new2 + v * v, d1 + e
-        size, d2, d3, d4 = size + magnitude, d2 + square, d3 + square * e, d4 + square * square
+        dot, old2, new2, d1 = fused(u, v, dot), fused(u, u, old2), fused(v, v, new2), d1 + e
+        size, d2, d3, d4 = size + magnitude, fused(e, e, d2), fused(square, e, d3), fused(square, square, d4)
         return dot, old2, new2, d1, size, d2, d3, d4, unequal + where(u != v, one, zero), flips
 
     @inlined
@@ -130,7 +130,7 @@ def _lanes(dtype: Any, integer: Any, lanes: int, side: Callable, tail: Callable)
         s1, s2, s3, s4, zeros = sums
         zero, one = splat(dtype(0), lanes), splat(dtype(1), lanes)
         square = u * u
-        return s1 + u, s2 + square, s3 + square * u, s4 + square * square, zeros + where(u == 0, one, zero)
+        return s1 + u, fused(u, u, s2), fused(square, u, s3), fused(square, square, s4), zeros + where(u == 0, one, zero)
 
     @inlined
     def take_range(low, high, tile, whole, n, out):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from diffai_stream.jit import inlined, overload, part, types
-from diffai_stream.vectors import load, splat, store, totals
+from diffai_stream.vectors import fused, load, splat, store, totals
 
 f32, f64, i64 = np.float32, np.float64, np.int64
 
@@ -75,7 +75,7 @@ def _powers_around(x, n, mean, out):
         for k in range(0, whole, lanes):
             e = load(x, k, lanes) - pivot
             square = e * e
-            a, b, c, d = a + e, b + square, c + square * e, d + square * square
+            a, b, c, d = a + e, fused(e, e, b), fused(square, e, c), fused(square, square, d)
         store(out, 0, totals((a, b, c, d, zero, zero, zero, zero)))
         for k in range(whole, n):
             e = f64(x[k] - pivot)

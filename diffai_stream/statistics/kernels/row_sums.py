@@ -13,7 +13,7 @@ import numpy as np
 
 from diffai_stream.jit import inlined, matrix, number, overload, part, types, vector
 from diffai_stream.statistics.kernels.lanes import eight, one
-from diffai_stream.vectors import converted, larger, largest, splat, store, totals, viewed, where
+from diffai_stream.vectors import converted, fused, larger, largest, splat, store, totals, viewed, where
 
 u1, i32, i64, f32, f64 = np.uint8, np.int32, np.int64, np.float32, np.float64
 
@@ -62,7 +62,7 @@ def _lanes_over(dtype: Any, integer: Any) -> Callable:
             top_v = larger(top_v, viewed(q, integer) & magnitude)
             u, v = converted(p, f64), converted(q, f64)
             e = v - u
-            old2, new2, delta2, dot = old2 + u * u, new2 + v * v, delta2 + e * e, dot + u * v
+            old2, new2, delta2, dot = fused(u, u, old2), fused(v, v, new2), fused(e, e, delta2), fused(u, v, dot)
         counts = converted(zeros_u, f64), converted(zeros_v, f64)
         store(sums, 0, totals((old2, new2, delta2, dot, counts[0], counts[1], zero, zero)))
         for s in range(4):
