@@ -70,14 +70,14 @@ class TaskVectors(Statistic[tuple[Node, ...]]):
 
     def update(self, state: tuple[Node, ...], tile: Tile) -> tuple[Node, ...]:
         """Add the leaves of a tile."""
-        size = tile.old.size
+        size = tile.numel
         if self.base is None or not size:
             return state
         base = self.base.values(tile.first, tile.first + size)
         step = leaf_numel(tile.shape)
         cuts = [slice(start, start + step) for start in range(0, size, step)]
         rows = [_sums(tile.old[cut], tile.new[cut], base[cut]) for cut in cuts]
-        return self.merge(state, leaves(tile.first // step, rows))
+        return self.merge(state, leaves(tile.first // step, np.array(rows)))
 
     def merge(self, left: tuple[Node, ...], right: tuple[Node, ...]) -> tuple[Node, ...]:
         """The nodes of both parts."""
