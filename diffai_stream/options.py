@@ -8,7 +8,10 @@ from typing import Any
 MIB = 1 << 20
 DEFAULT_CHUNK_NBYTES = 16 * MIB
 NEUTRAL = frozenset(
-    {"strict", "exit_zero", "fail_on", "io", "memory_limit", "chunk_size", "workers", "executor", "scheduler", "scheduler_file"}
+    (
+        *("strict", "exit_zero", "fail_on", "io", "memory_limit", "chunk_size"),
+        *("workers", "executor", "scheduler", "scheduler_file", "store"),
+    )
 )
 
 
@@ -58,6 +61,7 @@ class Options:
     executor: str = "threads"
     scheduler: str | None = None
     scheduler_file: str | None = None
+    store: str | None = None
 
     def identity(self) -> dict[str, Any]:
         """The options that can change a figure, and differ from their defaults."""

@@ -25,6 +25,7 @@ from diffai_stream.report.progress import NoProgress, Progress
 from diffai_stream.report.records import Record
 from diffai_stream.run import Run, Step
 from diffai_stream.session import Session, prepare, run_id
+from diffai_stream.store.results import ResultStore
 from diffai_stream.trajectory import Throughout, expanded, plan_of
 
 
@@ -46,9 +47,20 @@ def compare(
         plans = [first.plan_info()]
         for old, new in pairwise(opened[1:]):  # planned to be checked and told now, and again when it is their turn
             plans.append(_session(old, new, options, len(opened) - 1, base).plan_info())
+    store = ResultStore(options.store) if options.store else None
+    progress = progress or NoProgress()
     if len(plans) == 1:
-        return Comparison(Run(first, progress or NoProgress()).records(), paths)
-    return Comparison(_trajectory(opened, first, plans, options, progress or NoProgress()), paths)
+        return Comparison(_closing(Run(first, progress, store=store).records(), store), paths)
+    return Comparison(_closing(_trajectory(opened, first, plans, options, progress, store), store), paths)
+
+
+def _closing(records: Generator[Record], store: ResultStore | None) -> Generator[Record]:
+    """The records, and at their end the store closed."""
+    try:
+        yield from records
+    finally:
+        if store is not None:
+            store.close()
 
 
 def _session(old: Checkpoint, new: Checkpoint, options: Options, pair_count: int, base: Checkpoint | None = None) -> Session:
@@ -69,7 +81,12 @@ def _placed(pair: TensorPair, model_type: str) -> TensorPair:
 
 
 def _trajectory(
-    checkpoints: Sequence[Checkpoint], first: Session, plans: Sequence[dict[str, Any]], options: Options, progress: Progress
+    checkpoints: Sequence[Checkpoint],
+    first: Session,
+    plans: Sequence[dict[str, Any]],
+    options: Options,
+    progress: Progress,
+    store: ResultStore | None,
 ) -> Generator[Record]:
     """The records of consecutive pairs, behind one header."""
     composer = Composer(run_id(checkpoints, options))
@@ -80,7 +97,7 @@ def _trajectory(
     try:
         for composer.pair, (old, new) in enumerate(pairwise(checkpoints)):
             session = first if composer.pair == 0 else _session(old, new, options, len(plans), first.context.base)
-            run = Run(session, throughout, step=Step(composer, tuple(previous), len(plans)))
+            run = Run(session, throughout, step=Step(composer, tuple(previous), len(plans)), store=store)
             yield from run.records()
             if run.tally.interrupted:
                 return
@@ -107,4 +124,5 @@ def inspect(
     ]
     kept = select(pairs, options.include, options.exclude)
     session = prepare(checkpoint, checkpoint, kept, (), options)
-    return Run(session, progress or NoProgress(), inspecting=True).records()
+    store = ResultStore(options.store) if options.store else None
+    return _closing(Run(session, progress or NoProgress(), inspecting=True, store=store).records(), store)

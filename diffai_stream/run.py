@@ -33,6 +33,8 @@ from diffai_stream.report.compose import Composer, metadata_oddity, tensor_field
 from diffai_stream.report.progress import Progress, peak_memory_nbytes
 from diffai_stream.report.records import Record
 from diffai_stream.session import Session, reads_identical, run_id
+from diffai_stream.store.results import ResultStore
+from diffai_stream.store.resume import Resume
 from diffai_stream.verdict import Tally
 
 TABLE_ROWS = 256  # tensors judged and told together, at most
@@ -49,7 +51,14 @@ class Step(NamedTuple):
 class Run:
     """One run from header to summary."""
 
-    def __init__(self, session: Session, progress: Progress, inspecting: bool = False, step: Step | None = None) -> None:
+    def __init__(
+        self,
+        session: Session,
+        progress: Progress,
+        inspecting: bool = False,
+        step: Step | None = None,
+        store: ResultStore | None = None,
+    ) -> None:
         self.session, self.options, self.progress, self.inspecting = session, session.options, progress, inspecting
         self.composer = step.composer if step else Composer(run_id((session.old, session.new), session.options))
         self.has_header = step is None
@@ -69,6 +78,7 @@ class Run:
         self.read_nbytes = 0
         analyses = [row for row in session.analyses if not inspecting or (row.one_sided and self.options.stats)]
         self.functions = {scope: functions(analyses, scope) for scope in ("tensor", "layer", "model")}
+        self.resume = Resume(store, session.batches, session.program) if store is not None else None
         self.started = time.perf_counter()
 
     def records(self) -> Generator[Record]:
@@ -102,6 +112,7 @@ class Run:
                 self.model.findings.setdefault("anomaly", []).append(unsafe)
                 yield self.composer.finding("anomaly", unsafe)
         yield from map(self.composer.warning, session.oddities)
+        yield from self._told_by_store()
         if self.context.index == 0:
             for plugin in broken():
                 yield self.composer.warning(Oddity("broken_plugin", plugin.message))
@@ -113,20 +124,30 @@ class Run:
 
     def _scan(self) -> Iterator[Record]:
         session = self.session
-        self.progress.start(session.read_nbytes)
+        batches = self.resume.batches if self.resume else session.batches
+        self.progress.start(sum(batch.nbytes for batch in batches))
         reducer = Reducer(session.program)
-        results = run(session.batches, session.program, self.options)
+        results = run(batches, session.program, self.options)
         try:
             for batch in results:
                 self.read_nbytes += batch.nbytes
                 name = self._take(reducer.take(batch))
                 yield from self._ready()
+                yield from self._told_by_store()
                 self.progress.advance(batch.nbytes, name)
         finally:
             close = getattr(results, "close", None)
             if close:
                 close()
+            if self.resume:
+                self.resume.store.commit()
         yield from self._ready()
+        yield from self._told_by_store()
+
+    def _told_by_store(self) -> Iterator[Record]:
+        """What is odd about the store, as soon as it shows."""
+        if self.resume:
+            yield from map(self.composer.warning, self.resume.store.told())
 
     def _take(self, outcomes: Iterable[Outcome]) -> str:
         """Note what tensors came to; the name of the last."""
@@ -135,6 +156,8 @@ class Run:
             name = piece.name
             if states is not None:
                 self.states.setdefault(piece.pair, {})[piece.side] = states
+                if self.resume:
+                    self.resume.keep(piece, states)
             elif error is not None:
                 self.failed.setdefault(piece.pair, error)
         return name
@@ -153,8 +176,24 @@ class Run:
     def _is_complete(self, pair: TensorPair) -> bool:
         if pair.index in self.failed:
             return True
+        sides = [side for side, _, _ in sides_of(pair, self.reads_identical)]
+        if self.resume:
+            self._recall(pair, sides, self.resume)
         states = self.states.get(pair.index, {})
-        return all(side in states for side, _, _ in sides_of(pair, self.reads_identical))
+        return pair.index in self.failed or all(side in states for side in sides)
+
+    def _recall(self, pair: TensorPair, sides: Sequence[str], resume: Resume) -> None:
+        """Take what the store has of a pair, now that it is its turn."""
+        for side in sides:
+            if side in self.states.get(pair.index, {}):
+                continue
+            try:
+                states = resume.states(pair.index, side)
+            except DiffaiError as error:
+                self.failed.setdefault(pair.index, error)
+            else:
+                if states is not None:
+                    self.states.setdefault(pair.index, {})[side] = states
 
     def _pairs(self, pairs: Sequence[TensorPair]) -> Iterator[Record]:
         """The records of complete pairs, each with its findings and those of the layer it completes."""

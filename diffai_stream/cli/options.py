@@ -160,6 +160,13 @@ ROWS = (
     Row("executor", _RESOURCES, "Who computes: threads, synchronous or distributed.", OneOf(EXECUTORS), "NAME"),
     Row("scheduler", _RESOURCES, "Address of a dask scheduler (tcp://...); implies --executor distributed.", str, "ADDRESS"),
     Row("scheduler_file", _RESOURCES, "File in which a dask scheduler wrote its address.", str, "PATH"),
+    Row(
+        "store",
+        _RESOURCES,
+        "Keep finished tensors in this directory; the next run with it reads only what is missing.",
+        CheckpointPath(),
+        "PATH",
+    ),
 )
 """Every field of `Options` but the analyses, which have flags of their own."""
 

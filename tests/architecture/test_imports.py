@@ -21,6 +21,7 @@ ROOMS = [  # a module imports its own room and those before it; longer names are
     ["statistics"],
     ["plan"],
     ["engine"],
+    ["store"],
     ["analyses"],
     ["report"],
     ["session", "verdict", "trajectory", "comparison"],

@@ -48,6 +48,7 @@ ARRIVES = [
     (["--workers", "3"], {"workers": 3}),
     (["--executor", "synchronous"], {"executor": "synchronous"}),
     (["--scheduler", "tcp://h:1"], {"scheduler": "tcp://h:1", "executor": "distributed"}),
+    (["--store", "p.zarr"], {"store": "p.zarr"}),
     (["--scheduler-file", "f", "--executor", "distributed"], {"scheduler_file": "f", "executor": "distributed"}),
 ]
 REFUSED = [
