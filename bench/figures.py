@@ -46,7 +46,7 @@ class Measured(NamedTuple):
     commands: tuple[Command, ...]
 
 
-@dataclass
+@dataclass(eq=False)
 class Bench:
     """Where the pairs are and how to run things."""
 

@@ -1,6 +1,6 @@
 """Write the GGUF file that a converter would make of a Llama checkpoint in bf16: names of llama.cpp, matrices quantized.
 
-    python bench/gguf_pair.py OLD.safetensors NEW.gguf --type Q4_K|Q8_0
+    python bench/gguf_pair.py OLD.safetensors NEW.gguf --type Q4_K|Q8_0|BF16|F16
 
 Rows of q and k are permuted and norms are float32, as llama.cpp's converter does; codes are rounded to nearest
 (`diffai_stream/testing/ggml.py`; Q8_0 by the gguf package). Pieces of 4 Mi elements, so memory does not depend on the size.
@@ -103,7 +103,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source")
     parser.add_argument("target", type=Path)
-    parser.add_argument("--type", choices=["Q4_K", "Q8_0"], default="Q4_K")
+    parser.add_argument("--type", choices=["Q4_K", "Q8_0", "BF16", "F16"], default="Q4_K")
     arguments = parser.parse_args()
     write(arguments.source, arguments.target, GGMLQuantizationType[arguments.type])
     print(arguments.target)

@@ -20,9 +20,12 @@ from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from figures import FIGURES, Bench, Figure, Measured, shown
+import figures
+from figures import Bench, Figure, Measured, shown
+from format_figures import FORMAT_FIGURES
 from measure import Command, MeasureError
 
+FIGURES = (*figures.FIGURES, *FORMAT_FIGURES)
 README = Path(__file__).parent / "README.md"
 BEGIN, END = "<!-- measured:begin -->", "<!-- measured:end -->"
 HEAD = "| row | figure | bar | measured | made of | commands |\n|---|---|---|---|---|---|"

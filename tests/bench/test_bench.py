@@ -18,6 +18,9 @@ PARTLY = {
     "torch": "torch: not installed",
     "gguf-q4": "gguf: not",
     "gguf-q8": "gguf: not",
+    **dict.fromkeys(("layout-gptq", "layout-awq", "layout-nf4", "layout-fp8"), "torch, safetensors: not installed"),
+    **{f"{row}-{name}": "not installed" for row in ("format", "index") for name in ("pt", "onnx", "hdf5", "gguf")},
+    **dict.fromkeys(("format-gguf-bf16", "format-gguf-f16", "index-gguf-vocabulary"), "gguf: not"),
     "cold": "the page cache keeps the files",
 }
 
