@@ -18,14 +18,16 @@ if TYPE_CHECKING:
     from diffai_stream.comparison import Comparison
     from diffai_stream.formats.catalogue import open_checkpoint
     from diffai_stream.options import Options
-    from diffai_stream.pipeline import compare, inspect
+    from diffai_stream.pipeline import compare, inspect, merge_profiles, profile
 
-__all__ = ["Comparison", "Options", "__version__", "compare", "inspect", "open_checkpoint"]
+__all__ = ["Comparison", "Options", "__version__", "compare", "inspect", "merge_profiles", "open_checkpoint", "profile"]
 
 _HOMES = {
     "Comparison": "diffai_stream.comparison",
     "compare": "diffai_stream.pipeline",
     "inspect": "diffai_stream.pipeline",
+    "merge_profiles": "diffai_stream.pipeline",
+    "profile": "diffai_stream.pipeline",
     "open_checkpoint": "diffai_stream.formats.catalogue",
     "Options": "diffai_stream.options",
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -25,6 +25,7 @@ from diffai_stream.report.progress import NoProgress, Progress
 from diffai_stream.report.records import Record
 from diffai_stream.run import Run, Step
 from diffai_stream.session import Session, prepare, run_id
+from diffai_stream.store.profiles import KIND, Profile, Profiles, is_profile, merge, write_index
 from diffai_stream.store.results import ResultStore
 from diffai_stream.trajectory import Throughout, expanded, plan_of
 
@@ -41,7 +42,8 @@ def compare(
     options = completed(replace(options or Options(), **overrides))
     paths = expanded(checkpoints)
     with collection_paused():
-        opened = [open_checkpoint(path) for path in paths]
+        profiles = {path: Profile(path) for path in paths if is_profile(path)}
+        opened = [profiles[path].checkpoint if path in profiles else open_checkpoint(path) for path in paths]
         base = open_checkpoint(options.merge_base) if options.merge_base else None
         first = _session(opened[0], opened[1], options, len(opened) - 1, base)
         plans = [first.plan_info()]
@@ -50,8 +52,16 @@ def compare(
     store = ResultStore(options.store) if options.store else None
     progress = progress or NoProgress()
     if len(plans) == 1:
-        return Comparison(_closing(Run(first, progress, store=store).records(), store), paths)
-    return Comparison(_closing(_trajectory(opened, first, plans, options, progress, store), store), paths)
+        run = Run(first, progress, store=store, profiles=_profiles(profiles, first))
+        return Comparison(_closing(run.records(), store), paths)
+    return Comparison(_closing(_trajectory(opened, first, plans, options, progress, store, profiles), store), paths)
+
+
+def _profiles(profiles: Mapping[str, Profile], session: Session) -> Profiles | None:
+    """The profiles by the side of a run that they stand for."""
+    sides = {"old": profiles.get(session.old.path), "new": profiles.get(session.new.path)}
+    found = {side: profile for side, profile in sides.items() if profile is not None}
+    return Profiles(found) if found else None
 
 
 def _closing(records: Generator[Record], store: ResultStore | None) -> Generator[Record]:
@@ -87,6 +97,7 @@ def _trajectory(
     options: Options,
     progress: Progress,
     store: ResultStore | None,
+    profiles: Mapping[str, Profile],
 ) -> Generator[Record]:
     """The records of consecutive pairs, behind one header."""
     composer = Composer(run_id(checkpoints, options))
@@ -97,7 +108,8 @@ def _trajectory(
     try:
         for composer.pair, (old, new) in enumerate(pairwise(checkpoints)):
             session = first if composer.pair == 0 else _session(old, new, options, len(plans), first.context.base)
-            run = Run(session, throughout, step=Step(composer, tuple(previous), len(plans)), store=store)
+            step = Step(composer, tuple(previous), len(plans))
+            run = Run(session, throughout, step=step, store=store, profiles=_profiles(profiles, session))
             yield from run.records()
             if run.tally.interrupted:
                 return
@@ -117,12 +129,53 @@ def inspect(
 ) -> Iterator[Record]:
     """Yield the records of one checkpoint: its tensors, and with `stats` their figures and what is odd about them."""
     options = completed(replace(options or Options(), **overrides))
-    checkpoint = open_checkpoint(path)
+    if is_profile(path):
+        raise UsageError(f"a profile is there to be compared with: diffai {path} NEW", path=path)
+    session = _alone(open_checkpoint(path), options)
+    store = ResultStore(options.store) if options.store else None
+    return _closing(Run(session, progress or NoProgress(), inspecting=True, store=store).records(), store)
+
+
+def _alone(checkpoint: Checkpoint, options: Options, is_hashed: bool = False) -> Session:
+    """A run over one checkpoint."""
     pairs = [
         TensorPair(index, entry.name, "exact", entry, None, "removed", not options.stats, *place(entry.name))
         for index, entry in enumerate(checkpoint.tensors)
     ]
     kept = select(pairs, options.include, options.exclude)
-    session = prepare(checkpoint, checkpoint, kept, (), options)
-    store = ResultStore(options.store) if options.store else None
-    return _closing(Run(session, progress or NoProgress(), inspecting=True, store=store).records(), store)
+    return prepare(checkpoint, checkpoint, kept, (), options, is_hashed=is_hashed)
+
+
+def profile(
+    path: str, options: Options | None = None, *, progress: Progress | None = None, **overrides: Any
+) -> Iterator[Record]:
+    """Yield the records of one checkpoint with their figures, and keep these as a profile in the directory `store`.
+
+    `compare(profile, new)` then needs the weights of `new` only. A run that was cut off is resumed. Raises UsageError when
+    no store is named.
+    """
+    options = completed(replace(options or Options(), **{"stats": True, **overrides}))
+    if not options.store:
+        raise UsageError("a profile needs a directory to be kept in: --store PATH")
+    session = _alone(open_checkpoint(path), options, is_hashed=True)
+    store = ResultStore(options.store, KIND)
+    run = Run(session, progress or NoProgress(), inspecting=True, store=store)
+    return _closing(_profiling(run, store), store)
+
+
+def _profiling(run: Run, store: ResultStore) -> Generator[Record]:
+    """The records of a run; its index is written before the summary leaves, which is there only when the profile is."""
+    for record in run.records():
+        if record["type"] == "summary" and run.resume and not run.tally.interrupted:
+            store.commit()
+            write_index(store, run.session.old, run.session.pairs, run.resume.keys())
+        yield record
+
+
+def merge_profiles(paths: Sequence[str], path: str) -> int:
+    """Join profiles of disjoint shards of a checkpoint in a new one at `path`; how many tensors it has."""
+    store = ResultStore(path, KIND)
+    try:
+        return merge(paths, store)
+    finally:
+        store.close()

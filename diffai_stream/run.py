@@ -33,6 +33,7 @@ from diffai_stream.report.compose import Composer, metadata_oddity, tensor_field
 from diffai_stream.report.progress import Progress, peak_memory_nbytes
 from diffai_stream.report.records import Record
 from diffai_stream.session import Session, reads_identical, run_id
+from diffai_stream.store.profiles import Profiles
 from diffai_stream.store.results import ResultStore
 from diffai_stream.store.resume import Resume
 from diffai_stream.verdict import Tally
@@ -58,6 +59,7 @@ class Run:
         inspecting: bool = False,
         step: Step | None = None,
         store: ResultStore | None = None,
+        profiles: Profiles | None = None,
     ) -> None:
         self.session, self.options, self.progress, self.inspecting = session, session.options, progress, inspecting
         self.composer = step.composer if step else Composer(run_id((session.old, session.new), session.options))
@@ -78,6 +80,7 @@ class Run:
         self.read_nbytes = 0
         analyses = [row for row in session.analyses if not inspecting or (row.one_sided and self.options.stats)]
         self.functions = {scope: functions(analyses, scope) for scope in ("tensor", "layer", "model")}
+        self.profiles = profiles
         self.resume = Resume(store, session.batches, session.program) if store is not None else None
         self.started = time.perf_counter()
 
@@ -180,7 +183,20 @@ class Run:
         if self.resume:
             self._recall(pair, sides, self.resume)
         states = self.states.get(pair.index, {})
-        return pair.index in self.failed or all(side in states for side in sides)
+        is_complete = pair.index in self.failed or all(side in states for side in sides)
+        if is_complete and self.profiles:
+            self._profiled(pair, self.profiles)
+        return is_complete
+
+    def _profiled(self, pair: TensorPair, profiles: Profiles) -> None:
+        """Put what profiles say of a pair beside what was read of it."""
+        try:
+            told = profiles.states(pair)
+        except DiffaiError as error:
+            self.failed.setdefault(pair.index, error)
+        else:
+            if told:
+                self.states.setdefault(pair.index, {}).update(told)
 
     def _recall(self, pair: TensorPair, sides: Sequence[str], resume: Resume) -> None:
         """Take what the store has of a pair, now that it is its turn."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from diffai_stream.analyses.base import Analysis, RunContext, Skipped
 from diffai_stream.analyses.catalogue import ANALYSES, chosen
+from diffai_stream.analyses.profiled import check_profiled, told_of_profiles
 from diffai_stream.engine.executors import executor_name, worker_count
 from diffai_stream.engine.program import Program
 from diffai_stream.errors import UsageError
@@ -18,6 +19,7 @@ from diffai_stream.plan.chunks import Batch, Slice, batches, real_shape, slices_
 from diffai_stream.plan.memory import check_limit, projected_nbytes, statistics_nbytes
 from diffai_stream.plan.pairs import TensorPair
 from diffai_stream.plan.sources import is_gathered, scanned_encoding
+from diffai_stream.statistics.content_hash import ContentHash
 from diffai_stream.statistics.finishing import Wants
 from diffai_stream.statistics.joint import is_joint
 from diffai_stream.statistics.layout import View
@@ -96,20 +98,28 @@ def prepare(
     options: Options,
     pair_count: int = 1,
     base: Checkpoint | None = None,
+    is_hashed: bool = False,
 ) -> Session:
-    """Plan a run over aligned pairs, one of `pair_count`. Raises UsageError and MemoryLimitError before anything is read."""
+    """Plan a run over aligned pairs, one of `pair_count`; `is_hashed`: for a profile. Raises UsageError and MemoryLimitError
+    before anything is read."""
     check(options)
     analyses = tuple(chosen(options.analyses))
+    untold: list[tuple[str, Skipped]] = []
+    if is_profiled := old.is_profile or new.is_profile:
+        check_profiled(options, analyses)
+        analyses, untold = told_of_profiles(analyses, pairs)
     for analysis in analyses:
         if check_analysis := getattr(analysis.load(), "check", None):
             check_analysis(pairs, options)
     context = RunContext(old, new, tuple(pairs), count=pair_count, base=base, model_type=options.model_type)
-    plan, skipped = _plan(context, analyses, options)
+    plan, skipped = _plan(context, analyses, options, is_hashed or is_profiled)
     ask = Ask(not options.fast, options.stats or not options.fast, options.epsilon, options.relative_tolerance)
     wants = Wants(options.stats, options.stats, options.histograms, laws=not options.fast, codes=not options.fast)
     stamps = {**(base.stamps if base else {}), **new.stamps, **old.stamps}
     program = Program(ask, wants, options.io, options.chunk_size, stamps)
-    return Session(old, new, tuple(pairs), tuple(oddities), analyses, tuple(plan), tuple(skipped), program, options, context)
+    return Session(
+        old, new, tuple(pairs), tuple(oddities), analyses, tuple(plan), (*untold, *skipped), program, options, context
+    )
 
 
 def check(options: Options) -> None:
@@ -158,9 +168,13 @@ def _asking(context: RunContext, analyses: Sequence[Analysis], options: Options)
     return found
 
 
-def _plan(context: RunContext, analyses: Sequence[Analysis], options: Options) -> tuple[list[Batch], list[tuple[str, Skipped]]]:
+def _plan(
+    context: RunContext, analyses: Sequence[Analysis], options: Options, is_hashed: bool
+) -> tuple[list[Batch], list[tuple[str, Skipped]]]:
     """The batches, and the statistics that cannot be computed for some tensor, by analysis."""
     read_identical, asking, pairs = reads_identical(options), _asking(context, analyses, options), context.pairs
+    if is_hashed:
+        asking.insert(0, ("content_hash", lambda pair: (ContentHash(View.OLD),)))
     slices: list[Slice] = []
     skipped: list[tuple[str, Skipped]] = []
     for pair in pairs:

@@ -13,7 +13,7 @@ from diffai_stream.analyses.catalogue import ANALYSES
 from diffai_stream.errors import UsageError
 from diffai_stream.formats.base import Checkpoint, TensorEntry
 from diffai_stream.options import Options
-from diffai_stream.plan.pairs import TensorPair
+from diffai_stream.plan.pairs import PROFILED, TensorPair
 from diffai_stream.plan.parts import changed_settings, differs_in_state, parameter_count
 from diffai_stream.statistics.describe import finite, total
 from diffai_stream.statistics.layout import View, column
@@ -61,6 +61,7 @@ class Tally:
     old_squares: list[float] = field(default_factory=list)
     delta_squares: list[float] = field(default_factory=list)
     changed_parameters: int = 0
+    is_uncounted: bool = False
     tolerated: bool = False
     severities: set[str] = field(default_factory=set)
     error_count: int = 0
@@ -101,6 +102,7 @@ class Tally:
                 self.differs_in.add("encoding")
         self.tolerated |= digest.status != "changed" and evidence.row[UNEQUAL] > 0
         self.changed_parameters += digest.changed_count
+        self.is_uncounted |= pair.status == PROFILED and digest.status == "changed"
         self.old_squares.append(digest.old_squares)
         self.delta_squares.append(digest.delta_squares)
 
@@ -149,11 +151,12 @@ class Tally:
         """The summary record's fields, less what was measured of the run itself."""
         squares = total(self.old_squares)
         sizes = [parameter_count(checkpoint) for checkpoint in (old, new)]
+        changed = None if self.is_uncounted else self.changed_parameters
         return {
             "status": self.status,
             "differs_in": [name for name in DIFFERENCES if name in self.differs_in],
             "counts": {status: self.counts[status] for status in STATUSES},
-            "parameter_count": {"old": sizes[0], "new": sizes[1], "changed": self.changed_parameters},
+            "parameter_count": {"old": sizes[0], "new": sizes[1], "changed": changed},
             "relative_l2": finite(sqrt(total(self.delta_squares) / squares)) if squares > 0 else None,
             "exit_status": self.exit_status(options),
         }

@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from diffai_stream.analyses.attention.rows import ROWS as ATTENTION
 from diffai_stream.analyses.base import Analysis
 from diffai_stream.analyses.efficiency.rows import ROWS as EFFICIENCY
-from diffai_stream.analyses.fields import AnomalyFields, LayerImpactFields, QuantizationFields
+from diffai_stream.analyses.fields import AnomalyFields, DistributionShiftFields, LayerImpactFields, QuantizationFields
 from diffai_stream.analyses.gates.rows import ROWS as GATES
 from diffai_stream.analyses.representation.rows import ROWS as REPRESENTATION
 from diffai_stream.analyses.structure.rows import ROWS as STRUCTURE
@@ -47,6 +47,18 @@ _ROWS = (
         ranks_tensors=True,
         needs=("agreement", "key_histogram", "row_sums", "casts"),
         reference="signal to quantization noise; scale of least squares per row",
+    ),
+    Analysis(
+        name="distribution_shift",
+        flag="--distribution-shift",
+        title="how the distribution of each tensor moved, from each side alone; runs by itself against a profile",
+        family="comparison",
+        scopes=("tensor",),
+        basis="measured",
+        module="diffai_stream.analyses.distribution_shift",
+        fields=DistributionShiftFields,
+        needs=("moments", "counts", "key_histogram"),
+        reference="Kolmogorov-Smirnov distance; Lin 1991 for the Jensen-Shannon divergence",
     ),
     Analysis(
         name="anomaly",

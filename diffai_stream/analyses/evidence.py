@@ -13,7 +13,7 @@ from diffai_stream.analyses.base import Digest, Evidence, RunContext, SideSums, 
 from diffai_stream.engine.results import TensorStates
 from diffai_stream.options import Options
 from diffai_stream.plan.chunks import real_shape
-from diffai_stream.plan.pairs import TensorPair
+from diffai_stream.plan.pairs import PROFILED, TensorPair
 from diffai_stream.statistics.describe import (
     change_stats,
     field,
@@ -135,7 +135,7 @@ def _evidence(
     return [
         Evidence(
             pair,
-            "unchanged" if alone else status_of(pair, differs and not (options.quantization_aware and is_cast(by_side))),
+            "unchanged" if alone else status_of(pair, _differs(pair, differs, by_side, options)),
             dict(zip(SIDES, sides, strict=True)),
             change,
             row,
@@ -154,6 +154,22 @@ def _extras(states: States) -> dict[Any, dict[str, Any]]:
     return next(iter(states.values())).extras if len(states) == 1 else {}
 
 
+def _differs(pair: TensorPair, differs: bool, states: States, options: Options) -> bool:
+    """Whether elements differ: as they were compared, else by the hashes of the stored bytes."""
+    if pair.status == PROFILED:
+        assert pair.old is not None
+        assert pair.new is not None
+        hashes = [_content_hash(states[side]) for side in ("old", "new")]
+        return pair.old.encoding != pair.new.encoding or hashes[0] != hashes[1]
+    return differs and not (options.quantization_aware and is_cast(states))
+
+
+def _content_hash(states: TensorStates) -> str | None:
+    """The content hash of a side that was looked at alone."""
+    found = (columns for statistic, columns in states.extras.items() if type(statistic).__name__ == "ContentHash")
+    return next((columns["content_hash"] for columns in found), None)
+
+
 def is_cast(states: States) -> bool:
     """Whether rounding or truncation to the encoding of new explains every element."""
     extras = states["both"].extras if "both" in states else {}
@@ -163,6 +179,8 @@ def is_cast(states: States) -> bool:
 
 def status_of(pair: TensorPair, differs: bool) -> str:
     """What happened to a tensor, some of whose elements may differ."""
+    if pair.status == PROFILED:
+        return "changed" if differs else "unchanged"
     if pair.status != "paired" or PADDED in pair.match:
         return "reshaped" if pair.status == "paired" else pair.status
     if differs:

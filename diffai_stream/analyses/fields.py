@@ -33,6 +33,16 @@ class LayerImpactFields(TypedDict):
     ranking: NotRequired[Annotated[list[LayerRank], "layers by relative_l2, largest first (model record, --top)"]]
 
 
+class DistributionShiftFields(TypedDict):
+    """distribution_shift: one record a tensor that is on both sides and did not stay as it was."""
+
+    mean_change: Annotated[float, "mean of new less that of old"]
+    std_ratio: Annotated[float | None, "std of new / old; null when that of old is 0"]
+    norm_ratio: Annotated[float | None, "l2_norm of new / old; null when that of old is 0"]
+    ks: Annotated[float | None, "Kolmogorov-Smirnov distance, 1,024 keys; null without histograms"]
+    js_distance: Annotated[float | None, "Jensen-Shannon distance (base 2), 1,024 keys; null without histograms"]
+
+
 class WorstTensor(TypedDict):
     """A tensor in the ranking of quantization damage."""
 

@@ -129,7 +129,7 @@ def _figures(rows: NDArray[np.float64], counts: Counts, view: View, options: Opt
 
 def coarse_quantiles(counts: Counts, low: NDArray[np.float64], high: NDArray[np.float64]) -> list[dict[str, float | None]]:
     """Quantiles from counts[S, 1024] of coarse keys: linear within a key's range, which lies within [low, high]."""
-    order, edges = _coarse_edges()
+    order, edges = coarse_edges()
     cumulative = np.cumsum(counts[:, order], axis=1)
     targets = PROBABILITIES * cumulative[:, -1:]
     places = (cumulative[:, None, :] >= targets[:, :, None]).argmax(axis=2)
@@ -148,7 +148,7 @@ def coarse_quantiles(counts: Counts, low: NDArray[np.float64], high: NDArray[np.
 
 
 @lru_cache(maxsize=1)
-def _coarse_edges() -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+def coarse_edges() -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Coarse keys by ascending value, and the range (from, to) of each; zero and what lies below 2^-127 count as 0."""
     values = np.append(key_domain().values[:: 1 << COARSE_SHIFT], np.inf)
     order = np.concatenate([np.arange(COARSE_KEYS - 1, COARSE_KEYS // 2 - 1, -1), np.arange(COARSE_KEYS // 2)])

@@ -14,6 +14,7 @@ from diffai_stream.cli.compare import EPILOG, compare
 from diffai_stream.cli.completion import completion
 from diffai_stream.cli.doctor import doctor
 from diffai_stream.cli.inspect import inspect
+from diffai_stream.cli.profile import profile
 from diffai_stream.cli.sections import CONTEXT, eager_option, help_option, write_sections
 from diffai_stream.cli.streams import StandardOutput
 from diffai_stream.cli.warmup import warmup
@@ -86,7 +87,7 @@ def _examples() -> int:
 app = DefaultGroup(
     "diffai",
     callback=_examples,
-    commands=[compare, inspect, analyses, formats, schema, doctor, warmup, completion],
+    commands=[compare, inspect, profile, analyses, formats, schema, doctor, warmup, completion],
     params=[eager_option(["--version"], "Print the version and exit.", _version), help_option()],
     add_help_option=False,
     invoke_without_command=True,

@@ -32,10 +32,10 @@ def _inspect(path: str, top: int, **values: Any) -> int:
     def records(progress: Progress) -> Any:
         return pipeline.inspect(path, options, progress=progress)
 
-    return print_records(records, how, top, _open_writer)
+    return print_records(records, how, top, open_writer_of_one)
 
 
-def _open_writer(name: str, stream: ByteStream, options: WriterOptions) -> Writer:
+def open_writer_of_one(name: str, stream: ByteStream, options: WriterOptions) -> Writer:
     """The text of a comparison has columns that one checkpoint cannot fill, so it has its own."""
     from diffai_stream.cli.inspect_text import InspectTextWriter
     from diffai_stream.report.catalogue import open_writer

@@ -9,6 +9,8 @@ from typing import NamedTuple, Protocol
 from diffai_stream.errors import CheckpointError
 from diffai_stream.storage.extent import Extent, FileStamp
 
+PROFILED = "profile:"  # the codec of what only a profile tells of; the key of its figures follows
+
 
 class Component(NamedTuple):
     """One stored array of a tensor: `extents` hold its bytes in order, `strides` (in elements) are None for C order."""
@@ -55,6 +57,12 @@ class TensorEntry(NamedTuple):
         return self.shape if self.region is None else self.region.stored_shape
 
     @property
+    def is_profiled(self) -> bool:
+        """Whether only the figures of it are there, not its weights."""
+        data = self.components.get("data")
+        return data is not None and bool(data.extents) and data.extents[0].codec.startswith(PROFILED)
+
+    @property
     def numel(self) -> int:
         """Number of elements; 1 for a scalar, 0 when a dimension is 0."""
         return prod(self.shape)
@@ -86,7 +94,8 @@ class Checkpoint(NamedTuple):
     `path` as the user gave it; `tensors` in file order; `stamps` of every file read, keyed by path; `errors` what could
     not be indexed (each names its tensor or file), never silently dropped; `aliases` name -> name of tied weights that
     were stored once; `identities` path -> content name where equal names mean equal bytes (Hugging Face blobs);
-    `hyperparameters` dotted name -> scalar; `unsafe_globals` what a pickle names that no checkpoint needs, never imported.
+    `hyperparameters` dotted name -> scalar; `unsafe_globals` what a pickle names that no checkpoint needs, never imported;
+    `is_profile`: only the figures of its tensors are there, `format` and `container` are those of the checkpoint profiled.
     """
 
     path: str
@@ -101,6 +110,7 @@ class Checkpoint(NamedTuple):
     container: str = "file"
     hyperparameters: Mapping[str, str | int | float | bool] = {}
     unsafe_globals: tuple[str, ...] = ()
+    is_profile: bool = False
 
 
 class Format(Protocol):

@@ -15,7 +15,7 @@ from diffai_stream.formats.base import Checkpoint, Oddity, TensorEntry
 from diffai_stream.plan.matching import Found, Matching, match_aliases, match_exact, match_heads, match_prefixes, match_rules
 from diffai_stream.plan.names_gguf import roles_of
 from diffai_stream.plan.naming import place
-from diffai_stream.plan.pairs import SharedBytes, TensorPair, numbered, select
+from diffai_stream.plan.pairs import PROFILED, SharedBytes, TensorPair, numbered, select
 from diffai_stream.plan.parts import TITLES, WEIGHTS, only
 from diffai_stream.plan.sampled_bytes import Read, match_samples, read_range
 
@@ -65,8 +65,9 @@ def _aligned(old: Checkpoint, new: Checkpoint, rules: Sequence[tuple[str, str]],
     match_prefixes(matching)
     match_aliases(matching, old, new)
     match_heads(matching, old, new)
-    match_samples(matching, read)
-    _match_layouts(matching, old, new)
+    if not (old.is_profile or new.is_profile):  # a profile has no bytes to look at
+        match_samples(matching, read)
+        _match_layouts(matching, old, new)
     matching.found += [(name, "exact", entry, None) for name, entry in matching.old.items()]
     matching.found += [(name, "exact", None, entry) for name, entry in matching.new.items()]
     return Alignment(_planned(matching.found, old, new), tuple(matching.oddities))
@@ -176,6 +177,8 @@ def _tensor_pair(index: int, item: Found, shared: SharedBytes) -> TensorPair:
     if old is None or new is None:
         return TensorPair(index, name, match, old, new, "removed" if new is None else "added", False, layer, role)
     status = "paired" if old.shape == new.shape and _comparable(old, new) else "reshaped"
+    if status == "paired" and (old.is_profiled or new.is_profiled):
+        status = PROFILED
     return TensorPair(index, name, match, old, new, status, shared.identical(old, new), layer, role)
 
 

@@ -73,7 +73,8 @@ def sides_of(pair: TensorPair, read_identical: bool) -> list[tuple[str, TensorEn
         return [("both", old, old)] if read_identical and new is not None else []
     if pair.status == "paired" and old is not None and new is not None:
         return [("both", old, new)]
-    return [(side, entry, entry) for side, entry in (("old", old), ("new", new)) if entry is not None]
+    alone = (("old", old), ("new", new))
+    return [(side, entry, entry) for side, entry in alone if entry is not None and not entry.is_profiled]
 
 
 def slices_of(pair: TensorPair, chunk_nbytes: int, statistics: tuple[Any, ...], read_identical: bool) -> Iterator[Slice]:

@@ -14,14 +14,16 @@ from diffai_stream.errors import UsageError
 from diffai_stream.formats.base import Checkpoint, Component, TensorEntry
 
 SUGGESTION_CANDIDATES = 20_000
+PROFILED = "profiled"
 
 
 class TensorPair(NamedTuple):
     """One tensor of each side, or of one side only.
 
     `index` is the position in the plan; `name` the old name, the new one when added, the missing name when tied; `match` is
-    exact, renamed, tied, or how the layouts differ (`layouts.py`), joined by +; `status` is paired, reshaped (the shapes
-    differ), added (`old` is None) or removed (`new` is None); `identical` means known to be equal without reading.
+    exact, renamed, tied, or how the layouts differ (`layouts.py`), joined by +; `status` is paired, profiled (equal shapes,
+    but of one side only the figures are there), reshaped (the shapes differ), added (`old` is None) or removed (`new` is
+    None); `identical` means known to be equal without reading.
     """
 
     index: int  # type: ignore[assignment]  # the plan's word; hides tuple.index

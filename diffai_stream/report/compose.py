@@ -64,7 +64,7 @@ def checkpoint_info(checkpoint: Checkpoint) -> dict[str, Any]:
     """One input as its headers describe it."""
     return {
         "path": checkpoint.path,
-        "format": checkpoint.format,
+        "format": "profile" if checkpoint.is_profile else checkpoint.format,
         "tensor_count": len(checkpoint.tensors),
         "parameter_count": parameter_count(checkpoint),
         "stored_nbytes": sum(entry.stored_nbytes for entry in checkpoint.tensors),

@@ -254,7 +254,7 @@ class ParameterCounts(TypedDict):
 
     old: Annotated[int, "elements of the old checkpoint"]
     new: Annotated[int, "elements of the new checkpoint"]
-    changed: Annotated[int, "elements that differ"]
+    changed: Annotated[int | None, "elements that differ; null against a profile, where something changed"]
 
 
 class SummaryRecord(RecordBase):

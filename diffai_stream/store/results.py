@@ -20,7 +20,7 @@ from diffai_stream.store.keys import computed_by
 from diffai_stream.store.zarr_files import DamagedError, read_array, read_attributes, write_array, write_group
 
 STORE_VERSION = 1
-LOCK, BATCHES, KIND = ".diffai-lock", "batches", "results"
+LOCK, BATCHES, RESULTS = ".diffai-lock", "batches", "results"
 COMMIT_SECONDS = 0.5  # at least so long between two commits
 COMMIT_SHARE = 20  # and so many times as long as the last one took: a slow disk costs a twentieth
 COMMIT_NBYTES = 8 << 20  # or so much to write
@@ -42,8 +42,8 @@ class _Waiting(NamedTuple):
 class ResultStore:
     """Finished tensors by key. One process has it at a time; what is damaged or of another version is told and removed."""
 
-    def __init__(self, path: str) -> None:
-        self.path, self._lock = path, _locked(path)
+    def __init__(self, path: str, kind: str = RESULTS) -> None:
+        self.path, self._kind, self._lock = path, kind, _locked(path)
         self._folder = os.path.join(path, BATCHES)
         self._oddities: list[Oddity] = []
         self._places: dict[bytes, Place] = {}
@@ -131,7 +131,7 @@ class ResultStore:
         self._number += 1
         keys = [w.key.hex() for w in waiting]
         attributes = {"store_version": STORE_VERSION, "computed_by": computed_by(), "keys": keys, **told}
-        write_array(os.path.join(self._folder, name), arrays, attributes)
+        write_array(os.path.join(self._folder, name), arrays, attributes, compressed=self._kind != RESULTS)
         self._places.update((w.key, Place(name, number)) for number, w in enumerate(waiting))
 
     def _open(self) -> None:
@@ -140,7 +140,7 @@ class ResultStore:
         if not sound:
             for name in names:
                 self._remove(name)
-            _write_root(self.path)
+            _write_root(self.path, self._kind)
             names = []
         os.makedirs(self._folder, exist_ok=True)
         for name in names:
@@ -161,8 +161,8 @@ class ResultStore:
         except DamagedError as error:
             self._damaged(str(error))
             return False
-        if about.get("kind") != KIND:
-            raise UsageError(f"--store: this is no store of a comparison but a {about.get('kind')}", path=self.path)
+        if about.get("kind") != self._kind:
+            raise UsageError(f"--store: this holds {about.get('kind')}, not {self._kind}; name another", path=self.path)
         if about.get("store_version") != STORE_VERSION:
             self._other_version(f"layout {about.get('store_version')} of {about.get('tool_version')}")
             return False
@@ -224,8 +224,8 @@ def _locked(path: str) -> int:
     return descriptor
 
 
-def _write_root(path: str) -> None:
-    about = {"kind": KIND, "store_version": STORE_VERSION, "tool_version": __version__}
+def _write_root(path: str, kind: str) -> None:
+    about = {"kind": kind, "store_version": STORE_VERSION, "tool_version": __version__}
     write_group(os.path.join(path, BATCHES), {})
     write_group(path, about)
 

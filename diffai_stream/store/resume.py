@@ -36,6 +36,10 @@ class Resume:
         finished, place, extras = self.store.load(self._keys[pair, side])
         return TensorStates(finished, place, dict(zip(piece.statistics, extras, strict=True)))
 
+    def keys(self) -> dict[int, bytes]:
+        """The keys of the tensors that the store has by now, by the number of their pair."""
+        return {pair: key for (pair, _), key in self._keys.items() if key in self.store}
+
     def keep(self, piece: Slice, states: TensorStates) -> None:
         """Put a tensor that was read into the store."""
         if (key := self._keys.get((piece.pair, piece.side))) is not None:

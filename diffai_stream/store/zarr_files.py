@@ -7,6 +7,7 @@ the metadata. Format: "Zarr core specification", version 3.
 
 from __future__ import annotations
 
+import gzip
 import os
 import shutil
 from collections.abc import Iterable, Mapping
@@ -22,6 +23,7 @@ from diffai_stream.storage.crc32c import crc32c
 METADATA, CHUNK, UNFINISHED = "zarr.json", "0", ".unfinished"
 ALIGNMENT = 8
 CRC_NBYTES = 4
+GZIP_LEVEL = 6
 
 
 class DamagedError(ValueError):
@@ -52,23 +54,27 @@ def read_attributes(folder: str) -> dict[str, Any]:
     return dict(attributes)
 
 
-def write_array(folder: str, arrays: Iterable[NDArray[Any]], attributes: Mapping[str, Any]) -> int:
-    """Write arrays end to end as one array of bytes; all of it is there, or nothing. Bytes written. Raises OSError."""
+def write_array(folder: str, arrays: Iterable[NDArray[Any]], attributes: Mapping[str, Any], compressed: bool = False) -> None:
+    """Write arrays end to end as one array of bytes; all of it is there, or nothing. Raises OSError."""
     data = b"".join(_padded(array) for array in arrays)
+    metadata = _array(len(data), compressed)
+    if compressed:
+        data = gzip.compress(data, GZIP_LEVEL, mtime=0)
     unfinished = os.path.join(os.path.dirname(folder), f"{UNFINISHED}-{os.path.basename(folder)}")
     shutil.rmtree(unfinished, ignore_errors=True)
     os.mkdir(unfinished)
     try:
         crc = crc32c(data) if data else 0
         _write(os.path.join(unfinished, CHUNK), [data, crc.to_bytes(CRC_NBYTES, "little")])
-        _write(os.path.join(unfinished, METADATA), [_document(_array(len(data)), {**attributes, "crc32c": crc})])
+        told = {**attributes, "crc32c": crc, "is_compressed": compressed}
+        _write(os.path.join(unfinished, METADATA), [_document(metadata, told)])
         _sync(unfinished)
+        shutil.rmtree(folder, ignore_errors=True)
         os.rename(unfinished, folder)
         _sync(os.path.dirname(folder))
     except OSError:
         shutil.rmtree(unfinished, ignore_errors=True)
         raise
-    return len(data)
 
 
 def read_array(folder: str) -> tuple[dict[str, Any], NDArray[np.uint8]]:
@@ -80,6 +86,8 @@ def read_array(folder: str) -> tuple[dict[str, Any], NDArray[np.uint8]]:
     found = crc32c(data) if data else 0
     if len(raw) < CRC_NBYTES or found != int.from_bytes(crc, "little") or found != attributes.get("crc32c"):
         raise DamagedError("its checksum does not fit its bytes")
+    if attributes.get("is_compressed"):
+        data = gzip.decompress(data)
     return attributes, np.frombuffer(data, np.uint8)
 
 
@@ -101,8 +109,9 @@ def _padded(array: NDArray[Any]) -> bytes:
     return raw + bytes(-len(raw) % ALIGNMENT)
 
 
-def _array(nbytes: int) -> dict[str, Any]:
+def _array(nbytes: int, compressed: bool) -> dict[str, Any]:
     """The metadata of an array of so many bytes in one chunk."""
+    gzipped = [{"name": "gzip", "configuration": {"level": GZIP_LEVEL}}] if compressed else []
     return {
         "zarr_format": 3,
         "node_type": "array",
@@ -111,7 +120,7 @@ def _array(nbytes: int) -> dict[str, Any]:
         "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [max(1, nbytes)]}},
         "chunk_key_encoding": {"name": "v2", "configuration": {"separator": "."}},
         "fill_value": 0,
-        "codecs": [{"name": "bytes"}, {"name": "crc32c"}],
+        "codecs": [{"name": "bytes"}, *gzipped, {"name": "crc32c"}],
     }
 
 

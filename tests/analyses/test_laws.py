@@ -20,13 +20,14 @@ TEXTS = {"detail", "evidence", "statement", "reason", "map"}  # they hold figure
 
 SCALED = dict.fromkeys(("delta_l2_norm", "update_norms", "update_per_lr", "max_abs", "new_rms", "singular_values"), 1)
 SCALED |= dict.fromkeys(("old_near_zero_below", "new_near_zero_below", "mean", "std", "min", "max", "abs_max", "l2_norm"), 1)
+SCALED |= {"mean_change": 1}
 SCALED |= {f"p{level}": 1 for level in ("001", "01", "05", "25", "50", "75", "95", "99", "999")}
 SCALED |= {f"{side}_{form}_norm": 2 for side in ("old", "new") for form in ("qk", "ov")}
 """Fields that grow with the weights, and with which power; all others are ratios, counts and words."""
 
 INVERTED = {"ratio", "compression_ratio", "range_ratio", "bytes_ratio", "flops_ratio", "efficiency_ratio"}
-INVERTED |= {"latency_ratio", "throughput_ratio", "memory_ratio"}
-NEGATED = {"stats.delta.mean", "stats.delta.skewness", "focus_shifts[].shift", "heads[].share_change"}
+INVERTED |= {"std_ratio", "norm_ratio", "latency_ratio", "throughput_ratio", "memory_ratio"}
+NEGATED = {"mean_change", "stats.delta.mean", "stats.delta.skewness", "focus_shifts[].shift", "heads[].share_change"}
 NEITHER = {
     "a part of old, or of the side that is judged": {
         *("relative_l2", "energy_ratio", "value", "magnitude", "sqnr_db", "sqnr_gap_db", "sqnr_scale_invariant_db"),

@@ -35,6 +35,11 @@ PROOF = {
         "test_quantization:test_cast_forensics",
         "test_quantization:test_nothing_to_report_is_said_when_asked",
     ),
+    "distribution_shift": Proof(
+        "test_distribution_shift:test_figures_are_those_of_the_numbers",
+        "test_distribution_shift:test_a_shift_that_can_be_told_by_hand",
+        "test_distribution_shift:test_nothing_to_say_is_said",
+    ),
     "anomaly": Proof(
         "test_oracles:test_exploding_and_spikes_are_ratios_to_the_median", "test_anomaly:test_a_plant_is_found_on_its_side"
     ),

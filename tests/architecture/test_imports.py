@@ -34,7 +34,16 @@ ROOMS = [  # a module imports its own room and those before it; longer names are
 LAZY = {"diffai_stream"}  # the package itself names its public functions and loads them on use
 HEAVY = ("numpy", "torch", "dask", "numba", "distributed", "scipy", "orjson", "rich", "click")
 PUBLIC = {
-    "diffai_stream": ["Comparison", "Options", "__version__", "compare", "inspect", "open_checkpoint"],
+    "diffai_stream": [
+        "Comparison",
+        "Options",
+        "__version__",
+        "compare",
+        "inspect",
+        "merge_profiles",
+        "open_checkpoint",
+        "profile",
+    ],
 }
 
 

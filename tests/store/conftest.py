@@ -1,0 +1,1 @@
+from tests.cli.conftest import diffai, plain_environment  # noqa: F401
