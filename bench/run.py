@@ -24,8 +24,9 @@ import figures
 from figures import Bench, Figure, Measured, shown
 from format_figures import FORMAT_FIGURES
 from measure import Command, MeasureError
+from store_figures import STORE_FIGURES
 
-FIGURES = (*figures.FIGURES, *FORMAT_FIGURES)
+FIGURES = (*figures.FIGURES, *FORMAT_FIGURES, *STORE_FIGURES)
 README = Path(__file__).parent / "README.md"
 BEGIN, END = "<!-- measured:begin -->", "<!-- measured:end -->"
 HEAD = "| row | figure | bar | measured | made of | commands |\n|---|---|---|---|---|---|"
