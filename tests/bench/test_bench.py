@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 RUN = ROOT / "bench" / "run.py"
 ROW = re.compile(r"^\| ([\w-]+) \| .+? \| .*? \| (.+?) \| (.*?) \| (.*?) ?\|$", re.MULTILINE)
-NUMBER = re.compile(r"\d+(\.\d+)?(x| s| MB| %)")
+NUMBER = re.compile(r"\d+(\.\d+)?(x| s| MB| kB/GB)")
 PARTLY = {
     "torch": "torch: not installed",
     "gguf-q4": "gguf: not",
