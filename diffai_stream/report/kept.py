@@ -73,19 +73,31 @@ class QuantizationList:
 
 
 class FindingList:
-    """Collects the first records of any other analysis."""
+    """Collects records of any other analysis: of tensors and layers the most severe, those about the model apart."""
 
     def __init__(self, analysis: str, top: int) -> None:
         self.analysis = analysis
         self._top = top
-        self.records: list[Record] = []
+        self._kept: dict[bool, dict[str, list[Record]]] = {about_model: {} for about_model in (False, True)}
         self.total = 0
 
     def add(self, record: Record) -> None:
         """Note one record."""
         self.total += 1
-        if not self._top or len(self.records) < self._top:
-            self.records.append(record)
+        severities = self._kept[record.get("scope") == "model"]
+        kept = severities.setdefault(record.get("severity", "info"), [])
+        if not self._top or len(kept) < self._top:
+            kept.append(record)
+
+    @property
+    def records(self) -> list[Record]:
+        """The ones to show: tensors and layers in the order of the model, the less severe left out first, then the model."""
+        return [*self._selected(False), *self._selected(True)]
+
+    def _selected(self, about_model: bool) -> list[Record]:
+        severities = self._kept[about_model]
+        found = [record for severity in SEVERITIES for record in severities.get(severity, ())][: self._top or None]
+        return sorted(found, key=lambda record: record.get("seq", 0))
 
     @property
     def title(self) -> str:

@@ -66,14 +66,15 @@ def render_verdict(page: Page, summary: Record, largest: tuple[str, float | None
     status = summary["status"]
     page.paragraph(
         (Text(f"{status}: ", style=_STYLES.get(status, "bold"))),
-        _outcome(page, summary, largest, has_tolerance),
+        outcome(summary, largest and (page.name(largest[0]), largest[1]), has_tolerance),
         f"; exit {summary['exit_status']}",
         indent=2,
     )
-    page.paragraph(_cost(summary), style="dim", indent=2)
+    page.paragraph(cost(summary), style="dim", indent=2)
 
 
-def _outcome(page: Page, summary: Record, largest: tuple[str, float | None] | None, has_tolerance: bool) -> str:
+def outcome(summary: Record, largest: tuple[str, float | None] | None, has_tolerance: bool = False) -> str:
+    """The verdict in a sentence; `largest` is the tensor that changed most, its name as it may be printed."""
     counts: Mapping[str, Any] = summary["counts"]
     total = sum(counts[key] for key in (*_STATUSES, "unchanged", "error"))
     changes = _changes(counts, total)
@@ -91,7 +92,7 @@ def _outcome(page: Page, summary: Record, largest: tuple[str, float | None] | No
     if status == "failed":
         unreadable = f"{plural(counts['error'], 'tensor')} could not be read" if counts["error"] else "see the errors above"
         return "; ".join(part for part in (unreadable, changes) if part)
-    return "; ".join(part for part in (changes + _largest(page, largest), around) if part)
+    return "; ".join(part for part in (changes + _largest(largest), around) if part)
 
 
 def _changes(counts: Mapping[str, int], total: int) -> str:
@@ -107,15 +108,16 @@ def _changes(counts: Mapping[str, int], total: int) -> str:
     return ", ".join(said)
 
 
-def _largest(page: Page, largest: tuple[str, float | None] | None) -> str:
+def _largest(largest: tuple[str, float | None] | None) -> str:
     if largest is None:
         return ""
     name, relative_l2 = largest
     figure = "from all zeros" if relative_l2 is None else f"relative l2 {number(relative_l2)}"
-    return f" (largest {page.name(name)}, {figure})"
+    return f" (largest {name}, {figure})"
 
 
-def _cost(summary: Record) -> str:
+def cost(summary: Record) -> str:
+    """What the run took; the figures here change from run to run."""
     elapsed, nbytes = summary["elapsed_seconds"], summary["read_nbytes"]
     rate = f" ({nbytes / elapsed / 1e9:.2f} GB/s)" if elapsed > 0 else ""
     overall = summary.get("relative_l2")

@@ -10,7 +10,7 @@ from rich.cells import cell_len
 
 from diffai_stream.report.base import WriterOptions
 from diffai_stream.report.catalogue import open_writer
-from diffai_stream.report.heatmap import EvenSample, short_role
+from diffai_stream.report.layers_kept import EvenSample, short_role
 from diffai_stream.report.text_findings import AnomalySection
 from tests.report import sample_records as sample
 from tests.report.harness import HOSTILE, printed, renamed
