@@ -23,6 +23,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
     "torch": ("torch",),
     "distributed": ("distributed",),
     "arrow": ("pyarrow",),
+    "charts": ("vl-convert-python",),
     "orbax": ("tensorstore", "zarr"),
     "zarr": ("zarr",),
     "formats": ("h5py", "gguf"),

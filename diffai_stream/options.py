@@ -11,6 +11,7 @@ NEUTRAL = frozenset(
     (
         *("strict", "exit_zero", "fail_on", "io", "memory_limit", "chunk_size"),
         *("workers", "executor", "scheduler", "scheduler_file", "store"),
+        *("review_friendly", "generate_report", "include_charts"),
     )
 )
 
@@ -51,6 +52,9 @@ class Options:
     exclude: tuple[str, ...] = ()
     maps: tuple[tuple[str, str], ...] = ()
     top: int = 20
+    review_friendly: bool = False
+    generate_report: bool = False
+    include_charts: bool = False
     strict: bool = False
     exit_zero: bool = False
     fail_on: tuple[str, ...] = ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from importlib import import_module
 from itertools import pairwise
 from typing import Any
 
@@ -40,6 +41,8 @@ def compare(
     trouble becomes `error` records. Closing the iterator stops the work.
     """
     options = completed(replace(options or Options(), **overrides))
+    if options.include_charts:
+        import_module("diffai_stream.report.document.charts").require()
     paths = expanded(checkpoints)
     with collection_paused():
         profiles = {path: Profile(path) for path in paths if is_profile(path)}
@@ -52,9 +55,10 @@ def compare(
     store = ResultStore(options.store) if options.store else None
     progress = progress or NoProgress()
     if len(plans) == 1:
-        run = Run(first, progress, store=store, profiles=_profiles(profiles, first))
-        return Comparison(_closing(run.records(), store), paths)
-    return Comparison(_closing(_trajectory(opened, first, plans, options, progress, store, profiles), store), paths)
+        records = Run(first, progress, store=store, profiles=_profiles(profiles, first)).records()
+    else:
+        records = _trajectory(opened, first, plans, options, progress, store, profiles)
+    return Comparison(_documented(_closing(records, store), options), paths)
 
 
 def _profiles(profiles: Mapping[str, Profile], session: Session) -> Profiles | None:
@@ -62,6 +66,17 @@ def _profiles(profiles: Mapping[str, Profile], session: Session) -> Profiles | N
     sides = {"old": profiles.get(session.old.path), "new": profiles.get(session.new.path)}
     found = {side: profile for side, profile in sides.items() if profile is not None}
     return Profiles(found) if found else None
+
+
+def _documented(records: Generator[Record], options: Options) -> Generator[Record]:
+    """The records, with those that carry a document where one is asked for."""
+    asked = (("review", options.review_friendly), ("report", options.generate_report))
+    kinds = [kind for kind, is_asked in asked if is_asked]
+    if not kinds:
+        return records
+    from diffai_stream.report.documents import Documented
+
+    return Documented(records, kinds, options.top, options.include_charts)
 
 
 def _closing(records: Generator[Record], store: ResultStore | None) -> Generator[Record]:

@@ -34,6 +34,7 @@ COLORS = ("auto", "always", "never")
 LOG_FORMATS = tuple(name for name, row in WRITERS.items() if row.is_log)
 PROGRESS = ("auto", "bar", "log", "json", "none")
 IO = ("auto", "mmap", "pread")
+DOCUMENTS = ("review_friendly", "generate_report", "include_charts")
 EXECUTORS = ("threads", "synchronous", "distributed")
 
 _DEFAULTS = Options()
@@ -142,6 +143,13 @@ ROWS = (
     Row("max_size", _GATES, "Greatest size of the new tensors as stored.", Size(), "SIZE"),
     Row("include_unchanged", _OUTPUT, "Print unchanged tensors too."),
     Row("sort_by_change_magnitude", _OUTPUT, "Print tensors by size of change, at the end."),
+    Row(
+        "review_friendly",
+        _OUTPUT,
+        "The comment for a pull request: verdict, ten largest changes, risks, what was not checked; implies -o markdown.",
+    ),
+    Row("generate_report", _OUTPUT, "The whole report as a document; implies -o markdown, other outputs carry it as a record."),
+    Row("include_charts", _OUTPUT, "Draw charts into the report."),
     Row("top", _OUTPUT, "Rows of ranked tables; 0 is all.", Whole(), "N"),
     Row("strict", _STATUS, "Only identical is 0; equivalent is 1."),
     Row("exit_zero", _STATUS, "Exit with 0 where it would be 1."),
@@ -178,6 +186,8 @@ class Printing(NamedTuple):
     color: Any
     progress: Any
     timestamps: bool
+    charts: bool = False
+    review: bool = False
 
 
 def record_options(fields: Iterable[str] | None = None) -> list[click.Option]:
@@ -196,6 +206,7 @@ def _printing_options() -> list[SectionOption]:
         SectionOption(
             ["-o", "--output", "--output-format", "output"], _OUTPUT, type=RowOf(WRITERS), metavar="NAME", help=output_help()
         ),
+        SectionOption(["--markdown-output"], _OUTPUT, is_flag=True, help="Same as -o markdown."),
         SectionOption(["--log-format"], _OUTPUT, type=OneOf(LOG_FORMATS), metavar="NAME", help=log_help),
         SectionOption(["--color"], _OUTPUT, type=OneOf(COLORS), default="auto", metavar="WHEN", help="auto, always or never."),
         SectionOption(["--timestamps"], _OUTPUT, is_flag=True, help="Add the time to each record."),
@@ -248,10 +259,29 @@ def printing(values: Mapping[str, Any]) -> Printing:
         if kind not in ("auto", "none"):
             raise UsageError(f"--no-progress contradicts --progress {kind}")
         kind = "none"
+    review, report, charts = (bool(values.get(key)) for key in DOCUMENTS)
+    output = _chosen_output(values, review or report)
+    if charts and not (report or is_report(output)):
+        raise UsageError("--include-charts is for a report; add --generate-report or -o html")
+    return Printing(output, values["color"], kind, values["timestamps"], charts, review and not report)
+
+
+def _chosen_output(values: Mapping[str, Any], has_document: bool) -> str | None:
+    """The output by name; None leaves it to where it goes. Raises UsageError where several are named."""
     log, output = values["log_format"], values["output"]
     if log and output not in (None, log):
         raise UsageError(f"--log-format {log} is an output of its own; leave --output {output} out")
-    return Printing(log or output, values["color"], kind, values["timestamps"])
+    output = log or output
+    if values.get("markdown_output"):
+        if output not in (None, "markdown"):
+            raise UsageError(f"--markdown-output contradicts the output {output}; choose one")
+        return "markdown"
+    return output or ("markdown" if has_document else None)
+
+
+def is_report(output: str | None) -> bool:
+    """Whether an output is the report itself."""
+    return output is not None and output in WRITERS and WRITERS[output].is_report
 
 
 def chosen_options(values: Mapping[str, Any]) -> Options:
@@ -262,6 +292,8 @@ def chosen_options(values: Mapping[str, Any]) -> Options:
     _reject_contradictions(fields)
     if fields.get("scheduler") or fields.get("scheduler_file"):
         fields["executor"] = "distributed"
+    if is_report(_chosen_output(values, bool(fields.get("review_friendly") or fields.get("generate_report")))):
+        fields |= dict.fromkeys(DOCUMENTS, False)  # the output is the document: no record has to carry it
     return Options(analyses=_chosen_analyses(values, fields), **fields)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import sys
 from collections.abc import Callable, Generator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import click
@@ -40,6 +41,7 @@ def print_records(
     is_terminal = sys.stdout is not None and sys.stdout.isatty()
     stream = StandardOutput(progress.clear) if is_terminal else StandardOutput()
     options = stream_options(sys.stdout, printing.color, top=top, timestamps=printing.timestamps)
+    options = replace(options, charts=printing.charts, review=printing.review)
     name = printing.output or ("text" if is_terminal else "ndjson")
     if is_terminal and name in catalogue.WRITERS and catalogue.WRITERS[name].is_binary:
         raise UsageError(f"{name} is no text for a terminal; redirect it: diffai ... -o {name} > report.{name}")

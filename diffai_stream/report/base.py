@@ -44,7 +44,7 @@ class WriterOptions:
 
     `width` in columns, None when the output is no terminal: then nothing is ever shortened; `unicode` False restricts
     decoration to ASCII; `top` rows of the ranked tables (0 = all); `timestamps` adds the time of printing to each record,
-    read from `clock`.
+    read from `clock`. `charts` puts charts into documents, `review` makes them the comment for a pull request.
     """
 
     color: bool = False
@@ -52,6 +52,8 @@ class WriterOptions:
     unicode: bool = True
     top: int = 20
     timestamps: bool = False
+    charts: bool = False
+    review: bool = False
     clock: Callable[[], str] = _utc_now
 
     def stamped(self, record: Record) -> Record:

@@ -18,7 +18,8 @@ class WriterRow:
 
     `target` is `module:Class`, imported only when the output is used; `is_document` tells outputs that are complete only
     at the end from those whose every part can be used as soon as it is printed; `is_binary` ones are never printed on a
-    terminal; `is_log` ones are events for a log store, which `--log-format` chooses from.
+    terminal; `is_log` ones are events for a log store, which `--log-format` chooses from;
+    `is_report` ones are the report themselves, and print no record that carries one.
     """
 
     name: str
@@ -28,6 +29,7 @@ class WriterRow:
     is_document: bool = False
     is_binary: bool = False
     is_log: bool = False
+    is_report: bool = False
 
     def open(self, stream: ByteStream, options: WriterOptions) -> Writer:
         """A writer of this output on `stream`."""
@@ -53,6 +55,22 @@ _ROWS = (
         is_document=True,
     ),
     WriterRow("yaml", "one YAML sequence of the records", "diffai_stream.report.yaml_stream:YamlWriter", "application/yaml"),
+    WriterRow(
+        "markdown",
+        "the report as Markdown, or the comment for a pull request with --review-friendly",
+        "diffai_stream.report.documents:MarkdownWriter",
+        "text/markdown",
+        is_document=True,
+        is_report=True,
+    ),
+    WriterRow(
+        "html",
+        "the report as one page that needs no network",
+        "diffai_stream.report.documents:HtmlWriter",
+        "text/html",
+        is_document=True,
+        is_report=True,
+    ),
     WriterRow(
         "arrow",
         "one Arrow table of the records, as an IPC stream",

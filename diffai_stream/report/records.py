@@ -272,12 +272,33 @@ class SummaryRecord(RecordBase):
     peak_memory_nbytes: Annotated[int, "greatest resident memory of the process"]
 
 
+# --- documents -------------------------------------------------------------------------------------------------------
+
+
+class ReviewRecord(RecordBase):
+    """The comment for a pull request (--review-friendly), before the last summary; it is about the whole run."""
+
+    type: Literal["review"]
+    format: Annotated[Literal["markdown"], "how the text is written"]
+    text: Annotated[str, "verdict, the ten largest changes, risks, what was not checked"]
+
+
+class ReportRecord(RecordBase):
+    """The whole report (--generate-report), before the last summary; it is about the whole run."""
+
+    type: Literal["report"]
+    format: Annotated[Literal["markdown"], "how the text is written"]
+    text: Annotated[str, "everything that the other records say, as far as --top lets it"]
+
+
 CORE_RECORDS: Final[Mapping[str, type]] = {
     "header": HeaderRecord,
     "tensor": TensorRecord,
     "warning": WarningRecord,
     "error": ErrorRecord,
     "skipped": SkippedRecord,
+    "review": ReviewRecord,
+    "report": ReportRecord,
     "summary": SummaryRecord,
 }
 """The record types that are not findings, by `type`."""

@@ -294,6 +294,10 @@ def full_run() -> list[dict[str, Any]]:
                 "subject": "model",
                 "reason": "no tokenizer beside the checkpoint",
             },
+            *(
+                {"type": kind, "format": "markdown", "text": f"# Comparison of base and `model`\n\n{kind} | of *all*\n"}
+                for kind in ("review", "report")
+            ),
             summary(
                 "failed",
                 2,
