@@ -84,7 +84,7 @@ FAMILIES: tuple[tuple[Analysis, ...], ...] = (
 )
 """The rows of each family folder, in the order in which they run: gates and documents, which judge the others, come last."""
 
-RECORD_TYPES = ("header", "tensor", "warning", "error", "skipped", "summary")
+RECORD_TYPES = ("header", "tensor", "warning", "error", "skipped", "review", "report", "summary")
 """Types of records that are not findings: no analysis can be called so."""
 
 _FLAG = re.compile(r"--[a-z][a-z0-9]*(-[a-z0-9]+)*")
