@@ -27,11 +27,11 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
     "orbax": ("tensorstore", "zarr"),
     "zarr": ("zarr",),
     "formats": ("h5py", "gguf"),
-    "clustering": ("scikit-learn",),
+    "clustering": ("scipy",),
 }
 """The libraries of each pip extra."""
 
-MODULES = {"scikit-learn": "sklearn", "vl-convert-python": "vl_convert"}
+MODULES = {"vl-convert-python": "vl_convert"}
 """What a library is imported as, where that is not its name."""
 
 _CORE = ("numpy", "numba", "dask", "safetensors", "orjson", "click", "rich", "PyYAML", "threadpoolctl", "xxhash")

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from diffai_stream.statistics.head_grams import Grams, HeadGrams, Pending
+from diffai_stream.statistics.head_grams import Grams, HeadGrams, Pending, Values
 from diffai_stream.statistics.layout import LEAF_NUMEL
 from diffai_stream.statistics.tree import Node
 
@@ -48,7 +48,7 @@ class DeltaSpectrum(HeadGrams):
 
     def finalize(self, state: Any) -> dict[str, Any]:
         """`squares` float64[≤ 64]: squared singular values of D, largest first; `fourth`: the sum of all fourth powers."""
-        blocks = [self._product(item, state.columns) if isinstance(item, Pending) else item for item in state.items]
+        blocks = [self._product(item.row, *item.values) if isinstance(item, Pending) else item for item in state.items]
         sums = [block.sums for block in blocks]
         if not sums:
             return {"squares": np.zeros(0), "fourth": 0.0}
@@ -57,13 +57,13 @@ class DeltaSpectrum(HeadGrams):
         with np.errstate(over="ignore", invalid="ignore"):
             return {"squares": _eigenvalues(sketch), "fourth": float((sketch**2).sum()) * columns / width}
 
-    def _product(self, item: Pending, columns: int) -> Node:
-        old, new = item.values
+    def _product(self, row: int, old: Values, new: Values) -> Node:
+        columns = old.shape[1]
         with np.errstate(over="ignore", invalid="ignore"):
             delta = new - old
             delta[~np.isfinite(delta)] = 0
             image = delta.T @ (delta @ directions(columns))
-        return Node(item.row // self._block_rows(columns), 1, image.astype(np.float64))
+        return Node(row // self._block_rows(columns), 1, image.astype(np.float64))
 
 
 def _eigenvalues(sketch: Grams) -> NDArray[np.float64]:

@@ -8,7 +8,6 @@ along, and blocks add up in float64 along the complete binary tree over their nu
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -88,15 +87,14 @@ class HeadGrams(Statistic[GramState]):
             return state
         rows, columns = tile.shape
         step, first = self._block_rows(columns), tile.first // columns
-        dtype = np.float32 if tile.old.dtype == tile.new.dtype == np.float32 else np.float64
-        sides = [side.reshape(-1, columns) for side in (tile.old, tile.new)]
+        sides = _alike(tile.old.reshape(-1, columns), tile.new.reshape(-1, columns))
         last = first + len(sides[0])
         items: list[Node | Pending] = []
         for row in (first, *range((first // step + 1) * step, last, step)):
             stop = min((row // step + 1) * step, rows)
-            with _quiet():
-                values = np.stack([side[row - first : min(stop, last) - first] for side in sides]).astype(dtype, copy=False)
-            items.append(Pending(row, stop, values))
+            block = [side[row - first : min(stop, last) - first] for side in sides]
+            whole = row % step == 0 and stop <= last  # most are: their rows need not be copied
+            items.append(self._product(row, block[0], block[1]) if whole else Pending(row, stop, np.stack(block)))
         return self.merge(state, GramState(tuple(items), columns))
 
     def merge(self, left: GramState, right: GramState) -> GramState:
@@ -111,7 +109,7 @@ class HeadGrams(Statistic[GramState]):
 
     def finalize(self, state: GramState) -> dict[str, Any]:
         """`old`, `new` (symmetric) and `cross` (old·newᵀ): float64[heads, d, d]; elements not finite on a side count as 0."""
-        blocks = [self._product(item, state.columns) if isinstance(item, Pending) else item for item in state.items]
+        blocks = [self._product(item.row, *item.values) if isinstance(item, Pending) else item for item in state.items]
         grams = [block.sums for block in blocks]
         empty = np.zeros((0, 3, self.size, self.size))
         with _quiet():
@@ -124,9 +122,10 @@ class HeadGrams(Statistic[GramState]):
         return min(BLOCK_ROWS, max(64, 1 << ((BLOCK_NUMEL // columns).bit_length() - 1)))
 
     def _closed(self, item: Node | Pending, columns: int) -> Node | Pending:
-        whole = isinstance(item, Pending) and item.values.shape[1] == item.stop - item.row
-        starts = isinstance(item, Pending) and item.row % self._block_rows(columns) == 0
-        return self._product(item, columns) if whole and starts and isinstance(item, Pending) else item
+        if not isinstance(item, Pending) or item.row % self._block_rows(columns):
+            return item
+        whole = item.values.shape[1] == item.stop - item.row
+        return self._product(item.row, *item.values) if whole else item
 
     def _joined(self, left: Node | Pending, right: Node | Pending) -> Node | Pending | None:
         """Both as one, where they are neighbours in a block or children of one node."""
@@ -137,43 +136,48 @@ class HeadGrams(Statistic[GramState]):
             return parent(left, right)
         return None
 
-    def _product(self, item: Pending, columns: int) -> Node:
-        number, values = item.row // self._block_rows(columns), item.values
+    def _product(self, row: int, old: Values, new: Values) -> Node:
+        """The node of a block that begins at a row, from values[rows, columns] of both sides."""
+        number = row // self._block_rows(old.shape[1])
         if self.axis == 0:
-            return Node(number, 1, products(values)[None])
-        heads = values.reshape(2, values.shape[1], -1, self.size).transpose(2, 0, 3, 1)  # [heads, sides, size, rows]
-        return Node(number, 1, np.stack([products(head) for head in heads]))
+            return Node(number, 1, products(old, new)[None])
+        heads = [slice(start, start + self.size) for start in range(0, old.shape[1], self.size)]
+        return Node(number, 1, np.stack([products(old[:, head].T, new[:, head].T) for head in heads]))
 
 
-def products(values: Values) -> Grams:
-    """float64[3, d, d]: old·oldᵀ, new·newᵀ, old·newᵀ of values[2 sides, d, n]; equal sides give one product."""
-    if np.array_equal(values[0], values[1]):
-        one = _squared(values[0])
-        return np.stack([one, one, one])
-    size = values.shape[1]
-    full = _squared(values.reshape(2 * size, -1))
-    return np.stack([full[:size, :size], full[size:, size:], full[:size, size:]])
-
-
-def _squared(rows: Values) -> Grams:
-    """rows · rowsᵀ; in float64, and without the elements that are not finite on any side, where float32 does not do."""
+def _alike(old: Values, new: Values) -> tuple[Values, Values]:
+    """Both sides in float64 where one of them is."""
+    if old.dtype == new.dtype == np.float32:
+        return old, new
     with _quiet():
-        total = sum(_spans(rows), np.zeros((len(rows), len(rows))))
-        if not np.isfinite(total).all():
-            wide = rows.astype(np.float64)
-            half = len(rows) // 2
-            total = wide @ wide.T if np.isfinite(wide).all() else _masked(wide, half)
-    return np.asarray(total, np.float64)
+        return old.astype(np.float64, copy=False), new.astype(np.float64, copy=False)
 
 
-def _spans(rows: Values) -> Iterable[Grams]:
-    for start in range(0, rows.shape[1], SPAN):
-        part = np.ascontiguousarray(rows[:, start : start + SPAN])
-        yield (part @ part.T).astype(np.float64)
+def products(old: Values, new: Values) -> Grams:
+    """float64[3, d, d]: old·oldᵀ, new·newᵀ, old·newᵀ of values[d, n]; equal sides give one product.
+
+    They are summed in float64 over spans of columns; all of it is float64, and without the elements that are not finite on any
+    side, where float32 does not do.
+    """
+    same = np.array_equal(old[:1], new[:1]) and np.array_equal(old, new)
+    with _quiet():
+        if same:
+            one = _summed(old, old)
+            found = np.stack([one, one, one])
+        else:
+            found = np.stack([_summed(old, old), _summed(new, new), _summed(old, new)])
+        return found if np.isfinite(found).all() else _wide(old.astype(np.float64), new.astype(np.float64))
 
 
-def _masked(wide: Grams, half: int) -> Grams:
-    finite = np.isfinite(wide)
-    both = np.tile(finite[:half] & finite[half:], (2, 1)) if 2 * half == len(wide) else finite
-    kept = np.where(both, wide, 0.0)
-    return np.asarray(kept @ kept.T)
+def _summed(left: Values, right: Values) -> Grams:
+    total = np.zeros((len(left), len(right)))
+    for start in range(0, left.shape[1], SPAN):
+        total += left[:, start : start + SPAN] @ right[:, start : start + SPAN].T
+    return total
+
+
+def _wide(old: Grams, new: Grams) -> Grams:
+    finite = np.isfinite(old) & np.isfinite(new)
+    if not finite.all():
+        old, new = np.where(finite, old, 0.0), np.where(finite, new, 0.0)
+    return np.stack([old @ old.T, new @ new.T, old @ new.T])

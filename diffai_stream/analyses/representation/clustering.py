@@ -6,16 +6,20 @@ that hardly moved another one.
 
 from __future__ import annotations
 
-from typing import Any
+import warnings
+from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from diffai_stream.analyses.base import Finding, PlacedFindings, Skipped, Table
 from diffai_stream.analyses.representation.embedding import ROLES, is_table
 from diffai_stream.options import Options
 
-CLUSTERS, SEED = 16, 0
-MISSING = "scikit-learn is not installed: pip install 'diffai-stream[clustering]'"
+CLUSTERS, SEED, STARTS, ROUNDS = 16, 0, 3, 300
+Rows: TypeAlias = NDArray[np.float32]
+Labels: TypeAlias = NDArray[Any]
+MISSING = "scipy is not installed: pip install 'diffai-stream[clustering]'"
 
 
 def needs(pair: Any, options: Options) -> tuple[Any, ...]:
@@ -30,7 +34,7 @@ def needs(pair: Any, options: Options) -> tuple[Any, ...]:
 def _installed() -> bool:
     from importlib.util import find_spec
 
-    return find_spec("sklearn") is not None
+    return find_spec("scipy") is not None
 
 
 def model(evidence: Any, options: Options) -> Any:
@@ -55,21 +59,57 @@ def _judged(name: str, old: Any, new: Any) -> Finding | Skipped:
     k = min(CLUSTERS, len(old) // 2)
     if k < 2:
         return Skipped(name, f"{len(old)} rows with finite values are too few to cluster")
-    from sklearn.cluster import KMeans
-    from sklearn.metrics import adjusted_rand_score
     from threadpoolctl import threadpool_limits
 
     with threadpool_limits(1):  # the same result whatever the machine
-        before = KMeans(k, random_state=SEED, n_init=3, tol=0.0).fit(old)
-        first = before.labels_
-        after = KMeans(k, random_state=SEED, n_init=1, tol=0.0, init=before.cluster_centers_).fit(new)
-        second = after.labels_
+        tried = [_clustered(old, _seeded(old, k, SEED + place)) for place in range(STARTS)]
+        centroids, first = min(tried, key=lambda found: _spread(old, *found))
+        _, second = _clustered(new, centroids)
     fields = {
         "k": k,
         "sample_count": len(old),
         "old_cluster_sizes": np.bincount(first, minlength=k).tolist(),
         "new_cluster_sizes": np.bincount(second, minlength=k).tolist(),
-        "adjusted_rand_index": float(adjusted_rand_score(first, second)),
+        "adjusted_rand_index": adjusted_rand_index(first, second),
         "migrated_rows": int((first != second).sum()),
     }
     return Finding("tensor", name, "measured", fields)
+
+
+def _spread(rows: Rows, centroids: Rows, labels: Labels) -> float:
+    """The sum of squared distances to the centroids, which the best of several starts has least of."""
+    return float(np.square(rows - centroids[labels], dtype=np.float64).sum())
+
+
+def _seeded(rows: Rows, k: int, seed: int) -> Rows:
+    """float32[k, columns]: seeded centroids, by k-means++ and one step."""
+    from scipy.cluster.vq import kmeans2
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # rows that are equal leave clusters empty
+        return np.asarray(kmeans2(rows, k, iter=1, minit="++", rng=seed)[0])
+
+
+def _clustered(rows: Rows, centroids: Rows) -> tuple[Rows, Labels]:
+    """The centroids and the cluster of each row, by Lloyd's steps until no row changes its cluster."""
+    from scipy.cluster.vq import kmeans2
+
+    labels: Labels = np.full(len(rows), -1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # a cluster that lost its rows stays where it is
+        for _ in range(ROUNDS):
+            centroids, found = kmeans2(rows, centroids, iter=1, minit="matrix")
+            if np.array_equal(found, labels):
+                break
+            labels = found
+    return centroids, labels
+
+
+def adjusted_rand_index(first: Labels, second: Labels) -> float:
+    """How far two clusterings agree: 1 is equal, 0 is chance (Hubert and Arabie 1985, https://doi.org/10.1007/BF01908075)."""
+    table = np.zeros((first.max() + 1, second.max() + 1))
+    np.add.at(table, (first, second), 1)
+    both, one, other = (float((sums * (sums - 1) / 2).sum()) for sums in (table, table.sum(1), table.sum(0)))
+    pairs = len(first) * (len(first) - 1) / 2
+    expected, most = one * other / pairs, (one + other) / 2
+    return 1.0 if most == expected else (both - expected) / (most - expected)
