@@ -43,10 +43,12 @@ def row_order(name: str, rows: int) -> np.ndarray:
 def rounded(bits: np.ndarray, order: np.ndarray, kind: GGMLQuantizationType) -> Iterator[np.ndarray]:
     """The bytes of a matrix, a piece at a time."""
     block, _ = GGML_QUANT_SIZES[kind]
+    plain = {"BF16": lambda piece: piece, "F16": lambda piece: as_float32(piece).astype(np.float16)}.get(kind.name)
     encode: Callable[[np.ndarray], np.ndarray] = ROUND.get(kind.name) or (lambda values: quantize(values, kind))
     step = max(1, PIECE // bits.shape[1])
     for start in range(0, len(order), step):
-        yield encode(as_float32(bits[order[start : start + step]]).reshape(-1, block))
+        piece = bits[order[start : start + step]]
+        yield plain(piece) if plain else encode(as_float32(piece).reshape(-1, block))
 
 
 def kind_of(entry: TensorEntry, kind: GGMLQuantizationType) -> GGMLQuantizationType:
