@@ -38,6 +38,9 @@ def scanned_encoding(entry: TensorEntry) -> Encoding:
     return ENCODINGS["F64"] if is_shifted else stored
 
 
+_READ_ANYWHERE = (DecodeKind.BF16, DecodeKind.F16)  # by their bytes; members of zip archives lie at odd places
+
+
 class Source:
     """One side of a slice: reads elements [start, stop) of a tensor entry as raw bytes of the `encoding` to scan."""
 
@@ -55,13 +58,17 @@ class Source:
         return (extent for component in self.entry.components.values() for extent in component.extents)
 
     def read(self, start: int, stop: int) -> Bytes:
-        """Raw bytes of real elements [start, stop), read-only and aligned. Raises CheckpointError."""
+        """Raw bytes of real elements [start, stop), read-only; aligned unless kernels read them where they lie.
+
+        Raises CheckpointError.
+        """
         parts = self.stored.components
         first, last = start // parts, -(-stop // parts)
         raw = self._of_region(first, last)
         if parts > 1:
             raw = raw[(start - first * parts) * self.encoding.itemsize :][: (stop - start) * self.encoding.itemsize]
-        return _frozen(raw if raw.ctypes.data % self.encoding.itemsize == 0 else raw.copy())
+        aligned = self.encoding.kind in _READ_ANYWHERE or raw.ctypes.data % self.encoding.itemsize == 0
+        return _frozen(raw if aligned else raw.copy())
 
     def inspect(self) -> Inspection | None:
         """Codes and scales of a quantized tensor that is compared as a whole, else None. Raises CheckpointError."""

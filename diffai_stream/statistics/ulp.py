@@ -53,7 +53,8 @@ def _codes(raw: NDArray[np.uint8], encoding: Encoding) -> tuple[Codes, int, int]
         return _ordered_codes(encoding)[raw], 16, 0x7FFE
     bits = encoding.itemsize * 8
     infinity = ((1 << encoding.exponent_bits) - 1) << encoding.mantissa_bits
-    return raw.view(_CODES[bits]), bits, infinity
+    codes = raw if raw.ctypes.data % encoding.itemsize == 0 else raw.copy()
+    return codes.view(_CODES[bits]), bits, infinity
 
 
 def _distance_at(key: int) -> int:
