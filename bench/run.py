@@ -2,6 +2,8 @@
 
     python bench/run.py [--only ROW]... [--rounds N] [--folder DIR] [--cold] [--quick] [--write]
 
+With --only, --write puts the rows measured now beside those of the same machine, versions and rounds; others are replaced.
+
 The commands of a row alternate (A B A B ...), the figures are medians over whole processes, memory is the largest resident
 set the kernel saw. The full run writes pairs of 2.47 GB and 10 GB a side into the folder and needs 28 GB of disk. Measure on a
 quiet machine, with a source tree that nobody edits meanwhile: a changed kernel is compiled again inside the run that is timed.
@@ -28,6 +30,7 @@ from store_figures import STORE_FIGURES
 
 FIGURES = (*figures.FIGURES, *FORMAT_FIGURES, *STORE_FIGURES)
 README = Path(__file__).parent / "README.md"
+PROJECT_README = README.parents[1] / "README.md"
 BEGIN, END = "<!-- measured:begin -->", "<!-- measured:end -->"
 HEAD = "| row | figure | bar | measured | made of | commands |\n|---|---|---|---|---|---|"
 PACKAGES = ("diffai-stream", "numba", "numpy", "dask")
@@ -41,12 +44,12 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--folder", type=Path, help="where the pairs are kept (default: a temporary folder, removed)")
     parser.add_argument("--cold", action="store_true", help="drop the whole page cache for cold runs, not just the pair (root)")
     parser.add_argument("--quick", action="store_true", help="tiny pairs: shows that the programs work, measures nothing")
-    parser.add_argument("--write", action="store_true", help="put the table into bench/README.md")
+    parser.add_argument("--write", action="store_true", help="put what was measured into the table of bench/README.md")
     parser.add_argument("--diffai", type=shlex.split, help="the command to measure (default: the one of this Python)")
     parser.add_argument("--peer-python", default=sys.executable, help="the Python of the scripts, with torch and ml_dtypes")
     chosen = parser.parse_args()
-    if chosen.write and (chosen.only or chosen.quick):
-        parser.error("--write takes a full run: leave --only and --quick out")
+    if chosen.write and chosen.quick:
+        parser.error("--quick measures nothing that could be written: leave --write or --quick out")
     if chosen.rounds < 1:
         parser.error("--rounds is at least 1")
     return chosen
@@ -113,11 +116,45 @@ def table(bench: Bench, names: list[str] | None) -> Iterator[str]:
     yield f"Machine: {machine()}. Rounds: {bench.rounds}."
 
 
+def joined(old: list[str], new: list[str]) -> list[str]:
+    """The table `new` with the rows of the table `old` that it lacks, when both end with the same line on the machine."""
+    if not old or old[-1] != new[-1]:
+        return new
+    rows = {name: line for line in (*old, *new) if (name := row_name(line)) is not None}
+    return [*HEAD.splitlines(), *(rows[figure.name] for figure in FIGURES if figure.name in rows), *new[-2:]]
+
+
+def row_name(line: str) -> str | None:
+    """The name of the figure a line of the table is about."""
+    name = line.removeprefix("| ").partition(" |")[0]
+    return name if any(figure.name == name for figure in FIGURES) else None
+
+
+def brief(lines: list[str]) -> list[str]:
+    """The table for the README of the project: what was measured against which bar, without the times and commands."""
+    cells = [line.split(" | ")[1:4] for line in lines if row_name(line)]
+    rows = [f"| {' | '.join(cell.strip() for cell in row)} |" for row in cells]
+    about = f"{lines[-1]} Medians, made of what [bench/README.md](bench/README.md) lists. Rows that miss their bar say so."
+    return ["| figure | bar | measured |", "|---|---|---|", *rows, "", about]
+
+
 def write(lines: list[str]) -> None:
-    """Put the lines between the marks of the README."""
-    before, _, rest = README.read_text().partition(BEGIN)
-    _, _, after = rest.partition(END)
-    README.write_text("\n".join([before + BEGIN, *lines, END + after]))
+    """Put the lines, and the rows that still hold, between the marks of bench/README.md; their brief form into README.md."""
+    table = joined(marked(README), lines)
+    fill(README, table)
+    fill(PROJECT_README, brief(table))
+
+
+def marked(path: Path) -> list[str]:
+    """The lines between the marks of a file."""
+    inside = path.read_text().partition(BEGIN)[2].partition(END)[0]
+    return inside.strip().splitlines()
+
+
+def fill(path: Path, lines: list[str]) -> None:
+    """Put lines between the marks of a file."""
+    before, _, rest = path.read_text().partition(BEGIN)
+    path.write_text("\n".join([before + BEGIN, *lines, END + rest.partition(END)[2]]))
 
 
 def main() -> None:

@@ -62,13 +62,29 @@ def test_table_names_commands_and_machine_without_its_folders(quick):
     assert str(ROOT) not in quick
 
 
-def test_only_a_full_run_is_recorded():
+def test_tiny_pairs_are_not_recorded():
     done = bench("--quick", "--write")
     assert done.returncode == 2
-    assert "--write takes a full run" in done.stderr
+    assert "--quick measures nothing" in done.stderr
 
 
-def test_readme_has_the_region_that_is_filled():
-    text = (ROOT / "bench" / "README.md").read_text()
-    begin, end = text.index("<!-- measured:begin -->"), text.index("<!-- measured:end -->")
-    assert begin < end
+@pytest.fixture
+def run(monkeypatch):
+    monkeypatch.syspath_prepend(str(RUN.parent))
+    spec = importlib.util.spec_from_file_location("bench_run", RUN)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_rows_measured_apart_are_joined_in_their_order_if_the_machine_is_the_same(run):
+    head = run.HEAD.splitlines()
+    old = [*head, "| fast | f | | 1x | | |", "| small | s | | 1 s | | |", "", "Machine: one."]
+    new = [*head, "| small | s | | 2 s | | |", "| default | d | | 4x | | |", "", "Machine: one."]
+    assert run.joined(old, new) == [*head, new[3], old[2], new[2], "", "Machine: one."]
+    assert run.joined([*old[:-1], "Machine: other."], new) == new
+    assert run.joined([], new) == new
+
+
+def test_readme_of_the_project_shows_the_measured_table(run):
+    assert run.marked(run.PROJECT_README) == run.brief(run.marked(run.README))
