@@ -38,7 +38,7 @@ from diffai_stream.store.results import ResultStore
 from diffai_stream.store.resume import Resume
 from diffai_stream.verdict import Tally
 
-TABLE_ROWS = 256  # tensors judged and told together, at most
+TABLE_ROWS = 1024  # tensors judged and told together, at most
 
 
 class Step(NamedTuple):
@@ -220,8 +220,10 @@ class Run:
         digests = digests_of(table, self.options)
         layers = self.layers.take(pairs, table, digests, self.options)
         found = self._judged(table)
-        row = 0
+        told = [place for place, tensor in enumerate(zip(table.evidence, digests, strict=True)) if self._is_told(*tensor)]
+        row, last = 0, told[-1] if told else 0
         for pair in pairs:
+            self.progress.follows = row < last
             if pair.index in errors:
                 self.states.pop(pair.index, None)
                 self.tally.error()
@@ -258,14 +260,20 @@ class Run:
             self.tally.tensor(evidence, digest)
         else:
             self.tally.state(digest)
-        if self.inspecting or self.options.include_unchanged or digest.status != "unchanged" or pair.match != "exact":
-            fields = tensor_fields(evidence)
-            if self.options.sort_by_change_magnitude:
-                self.held.append(fields)
-            else:
-                yield self.composer.record("tensor", fields)
+        if self._is_told(evidence, digest):
+            yield self.composer.record("tensor", tensor_fields(evidence))
+        elif self._is_worth_telling(evidence, digest):
+            self.held.append(tensor_fields(evidence))
         for analysis, finding in found:
             yield from self._told(analysis, "tensor", (finding,))
+
+    def _is_told(self, evidence: Evidence, digest: Digest) -> bool:
+        """Whether a tensor gets its record at once."""
+        return not self.options.sort_by_change_magnitude and self._is_worth_telling(evidence, digest)
+
+    def _is_worth_telling(self, evidence: Evidence, digest: Digest) -> bool:
+        is_everything = self.inspecting or self.options.include_unchanged
+        return is_everything or digest.status != "unchanged" or evidence.pair.match != "exact"
 
     def _told(self, analysis: Analysis, scope: str, findings: Iterable[Finding | Skipped]) -> Iterator[Record]:
         for found in findings:

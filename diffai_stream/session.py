@@ -10,6 +10,7 @@ from typing import Any
 from diffai_stream.analyses.base import Analysis, RunContext, Skipped
 from diffai_stream.analyses.catalogue import ANALYSES, chosen
 from diffai_stream.analyses.profiled import check_profiled, told_of_profiles
+from diffai_stream.encodings.catalogue import ENCODINGS
 from diffai_stream.engine.executors import executor_name, worker_count
 from diffai_stream.engine.program import Program
 from diffai_stream.errors import UsageError
@@ -53,6 +54,7 @@ class Session:
     program: Program
     options: Options
     context: RunContext
+    projected_nbytes: int
 
     @property
     def read_nbytes(self) -> int:
@@ -66,7 +68,7 @@ class Session:
             "batch_count": len(self.batches),
             "read_nbytes": self.read_nbytes,
             "chunk_nbytes": chunk,
-            "projected_memory_nbytes": _projected(self.pairs, self.batches, self.options),
+            "projected_memory_nbytes": self.projected_nbytes,
             "executor": executor_name(self.options),
             "worker_count": workers,
         }
@@ -113,13 +115,14 @@ def prepare(
             check_analysis(pairs, options)
     context = RunContext(old, new, tuple(pairs), count=pair_count, base=base, model_type=options.model_type)
     plan, skipped = _plan(context, analyses, options, is_hashed or is_profiled)
+    projected = _projected(pairs, plan, options)
+    check_limit(projected, options.memory_limit, options.chunk_size, worker_count(options))
     ask = Ask(not options.fast, options.stats or not options.fast, options.epsilon, options.relative_tolerance)
     wants = Wants(options.stats, options.stats, options.histograms, laws=not options.fast, codes=not options.fast)
     stamps = {**(base.stamps if base else {}), **new.stamps, **old.stamps}
     program = Program(ask, wants, options.io, options.chunk_size, stamps)
-    return Session(
-        old, new, tuple(pairs), tuple(oddities), analyses, tuple(plan), (*untold, *skipped), program, options, context
-    )
+    told = (*untold, *skipped)
+    return Session(old, new, tuple(pairs), tuple(oddities), analyses, tuple(plan), told, program, options, context, projected)
 
 
 def check(options: Options) -> None:
@@ -182,7 +185,6 @@ def _plan(
         skipped += reasons
         slices += slices_of(pair, options.chunk_size, statistics, read_identical)
     plan = list(batches(slices))
-    check_limit(_projected(pairs, plan, options), options.memory_limit, options.chunk_size, worker_count(options))
     return plan, skipped
 
 
@@ -211,9 +213,10 @@ def statistics_for(
 
 
 def _projected(pairs: Sequence[TensorPair], plan: Sequence[Batch], options: Options) -> int:
-    gathers = any(is_gathered(entry) for pair in pairs for entry in pair.entries)
-    gather = 3 * options.chunk_size if gathers else 0
-    counts_pairs, other = any(map(_counts_pairs, pairs)), statistics_nbytes(plan)
+    entries = [entry for pair in pairs for entry in (pair.old, pair.new) if entry is not None]
+    gather = 3 * options.chunk_size if any(map(is_gathered, entries)) else 0
+    has_codes = any(ENCODINGS[encoding].pattern_bits == 8 for encoding in {entry.encoding for entry in entries})
+    counts_pairs, other = has_codes and any(map(_counts_pairs, pairs)), statistics_nbytes(plan)
     return projected_nbytes(worker_count(options), options.chunk_size, len(pairs), gather, counts_pairs, other)
 
 

@@ -74,6 +74,15 @@ class Throughout:
     def __init__(self, progress: Progress, total_nbytes: int) -> None:
         self._progress, self._total_nbytes, self._is_started = progress, total_nbytes, False
 
+    @property
+    def follows(self) -> bool:
+        """Whether the next record is known."""
+        return self._progress.follows
+
+    @follows.setter
+    def follows(self, follows: bool) -> None:
+        self._progress.follows = follows
+
     def start(self, total_nbytes: int) -> None:
         """A pair begins."""
         if not self._is_started:

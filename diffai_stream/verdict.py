@@ -92,11 +92,11 @@ class Tally:
         self.counts[digest.status] += 1
         if pair.match != "exact":
             self.counts["renamed"] += 1
-        for entry in pair.entries:
-            if entry.region is not None:
-                self.differs_in.add("layout")
-        if pair.old is not None and pair.new is not None:
-            if pair.old.name != pair.new.name:
+        old, new = pair.old, pair.new
+        if (old is not None and old.region is not None) or (new is not None and new.region is not None):
+            self.differs_in.add("layout")
+        if old is not None and new is not None:
+            if old.name != new.name:
                 self.differs_in.add("names")
             if pair.old.encoding != pair.new.encoding:
                 self.differs_in.add("encoding")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from diffai_stream.analyses.base import Digest, Finding, ModelEvidence, PlacedFindings, Table
+from diffai_stream.analyses.base import Digest, Evidence, Finding, ModelEvidence, PlacedFindings, Table
 from diffai_stream.analyses.quantization import extra, stored_codes
 from diffai_stream.encodings.catalogue import ENCODINGS
 from diffai_stream.formats.base import TensorEntry
@@ -112,6 +112,11 @@ def _tripped(condition: NDArray[np.bool_]) -> list[int]:
     return np.flatnonzero(condition).tolist()
 
 
+def _with_extras(table: Table) -> list[tuple[int, Evidence]]:
+    """The tensors with other statistics, and their places: by default there are none."""
+    return [(place, evidence) for place, evidence in enumerate(table.evidence) if evidence.extras]
+
+
 def _entry(table: Table, place: int, view: View) -> TensorEntry:
     pair = table.evidence[place].pair
     entry: TensorEntry = pair.new if view == View.NEW and pair.new is not None else pair.old
@@ -127,7 +132,7 @@ def _nonfinite(table: Table, view: View) -> Verdicts:
 
 def _nonfinite_scales(table: Table) -> Iterator[tuple[int, View, Judged]]:
     """Scales of quantized codes that are NaN or infinite: each makes all the weights under it so."""
-    for place, evidence in enumerate(table.evidence):
+    for place, evidence in _with_extras(table):
         for statistic, columns in evidence.extras.items():
             if type(statistic).__name__ == "StoredCodes" and columns["nonfinite_scales"]:
                 count = columns["nonfinite_scales"]
@@ -192,7 +197,7 @@ def _untrained(table: Table, view: View) -> Verdicts:
 
 
 def _dead_rows(table: Table, view: View) -> Verdicts:
-    for place, evidence in enumerate(table.evidence):
+    for place, evidence in _with_extras(table):
         rows = extra(evidence, "RowSums")
         if rows is None:
             continue
@@ -207,7 +212,7 @@ def _dead_rows(table: Table, view: View) -> Verdicts:
 
 def _dead_columns(table: Table, view: View) -> Verdicts:
     broken = nonfinite_count(table.rows, View.OLD) + nonfinite_count(table.rows, View.NEW)
-    for place, evidence in enumerate(table.evidence):
+    for place, evidence in _with_extras(table):
         columns = extra(evidence, "ColumnSums")
         if columns is None or not columns["columns"].size:
             continue

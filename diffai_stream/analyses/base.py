@@ -140,11 +140,23 @@ class RunContext:
         return context._replace(config={**context.config, "model_type": self.model_type})
 
 
+class Columns(NamedTuple):
+    """The named columns of a table (`statistics.finishing.Finished`) at one place of it."""
+
+    table: Mapping[str, Any]
+    place: int
+
+    def get(self, name: str) -> Any:
+        """The value, or array of values, by this name; None where it was not computed."""
+        values = self.table.get(name)
+        return None if values is None else values[self.place]
+
+
 class Evidence(NamedTuple):
     """A finished tensor as analyses see it: columns and small arrays, never tensor data.
 
     `stats` and `change` are what the tensor record prints; `row` is the state row, views that were not measured empty;
-    `columns` are named figures of the histograms (`statistics.finishing.Finished`); `extras` the finalized other statistics.
+    `columns` are named figures of the histograms; `extras` the finalized other statistics.
     """
 
     pair: Any
@@ -152,7 +164,7 @@ class Evidence(NamedTuple):
     stats: dict[str, Any]
     change: dict[str, Any] | None
     row: Any
-    columns: dict[str, Any]
+    columns: Columns
     extras: dict[Any, dict[str, Any]]
     is_read: bool
 

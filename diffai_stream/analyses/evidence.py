@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from math import nan, prod
+from math import nan
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from diffai_stream.analyses.base import Digest, Evidence, RunContext, SideSums, StateTensor, Table
+from diffai_stream.analyses.base import Columns, Digest, Evidence, RunContext, SideSums, StateTensor, Table
+from diffai_stream.encodings.catalogue import ENCODINGS
 from diffai_stream.engine.results import TensorStates
 from diffai_stream.options import Options
 from diffai_stream.plan.chunks import real_shape
@@ -139,7 +140,7 @@ def _evidence(
             dict(zip(SIDES, sides, strict=True)),
             change,
             row,
-            {name: values[place] for name, values in columns.items()},
+            Columns(columns, place),
             _extras(by_side),
             bool(by_side),
         )
@@ -272,14 +273,17 @@ def digests_of(table: Table, options: Options) -> list[Digest]:
 
 def _digest(evidence: Evidence, rms: Sequence[float | None], squares: Sequence[float], nonfinite: Sequence[int]) -> Digest:
     pair, change = evidence.pair, evidence.change
+    hashes = [_hash(evidence, side) for side in ("old", "new")] if evidence.extras else (None, None)
+    numel = pair.numel
+    compared = numel * ENCODINGS[pair.old.encoding].components if pair.status == "paired" else 0
     return Digest(
         pair.name,
         pair.layer,
         pair.role,
         evidence.status,
         (pair.old or pair.new).shape,
-        pair.numel,
-        prod(real_shape(pair.old)) if pair.status == "paired" else 0,
+        numel,
+        compared,
         old_rms=rms[0],
         new_rms=rms[1],
         old_squares=squares[0],
@@ -287,8 +291,8 @@ def _digest(evidence: Evidence, rms: Sequence[float | None], squares: Sequence[f
         changed_count=change["changed_count"] if change is not None else 0,
         old_nonfinite=nonfinite[0],
         new_nonfinite=nonfinite[1],
-        old_hash=_hash(evidence, "old"),
-        new_hash=_hash(evidence, "new"),
+        old_hash=hashes[0],
+        new_hash=hashes[1],
     )
 
 
@@ -307,7 +311,7 @@ def _sums(row: NDArray[np.float64], view: View) -> SideSums:
 
 def _hash(evidence: Evidence, side: str) -> str | None:
     """The content hash of a side, unless it is constant (equal constants say nothing) or tied to another tensor's bytes."""
-    stats = evidence.stats[side] if evidence.extras else None
+    stats = evidence.stats[side]
     if stats is None or stats["std"] == 0 or stats["std"] is None or evidence.pair.match == "tied":
         return None
     for statistic, columns in evidence.extras.items():

@@ -48,7 +48,7 @@ def print_records(
     writer = (open_writer or catalogue.open_writer)(name, stream, options)
     records = cast(Records, source(progress))
     try:
-        status = _Session(records, writer, _signals()).run()
+        status = _Session(records, writer, stream, progress, _signals()).run()
         progress.stop()
         stream.flush()
         return status
@@ -85,9 +85,12 @@ def _signals() -> Signals:
 class _Session:
     """One run: each record is taken from the pipeline, where a signal may stop it, and printed, where it may not."""
 
-    def __init__(self, records: Records, writer: Writer, signals: Signals) -> None:
+    def __init__(
+        self, records: Records, writer: Writer, stream: StandardOutput, progress: SteadyProgress, signals: Signals
+    ) -> None:
         self._records = records
-        self._writer = writer
+        self._writer, self._stream = writer, stream
+        self._progress = progress
         self._signals = signals
         self._status: int | None = None
         self._is_printed = False
@@ -102,10 +105,15 @@ class _Session:
                 raise
             except BaseException:
                 if self._is_printed:
-                    self._writer.close()
+                    self._close()
                 raise
-            self._writer.close()
+            self._close()
         return NO_SUMMARY if self._status is None else self._status
+
+    def _close(self) -> None:
+        self._stream.holds = False
+        self._writer.close()
+        self._stream.flush()
 
     def _next(self) -> Record | None:
         try:
@@ -123,6 +131,7 @@ class _Session:
             record = self._settled(record)
             self._status = max(self._status or 0, record["exit_status"])
         self._is_printed = True
+        self._stream.holds = self._progress.follows
         self._writer.write(record)
 
     def _settled(self, summary: Record) -> Record:

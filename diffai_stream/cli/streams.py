@@ -31,26 +31,42 @@ def _nothing() -> None:
     pass
 
 
+HELD_NBYTES = 1 << 16
+
+
 class StandardOutput:
-    """The bytes of stdout. `before` is called before each write: it takes a progress bar off the terminal."""
+    """The bytes of stdout. `before` is called before each write: it takes a progress bar off the terminal.
+
+    While it `holds`, what is flushed waits for what follows at once: a call of the system for each of a million lines costs
+    more than the lines.
+    """
 
     def __init__(self, before: Callable[[], None] = _nothing) -> None:
         if sys.stdout is None:
             raise OutputError("standard output is closed; redirect it to a file or a pipe")
         self._buffer = sys.stdout.buffer
         self._before = before
+        self._held: list[bytes] = []
+        self._held_nbytes = 0
+        self.holds = False
 
     def write(self, data: bytes, /) -> None:
         """Take all of `data`. Raises BrokenOutputError or OutputError."""
+        self._held.append(data)
+        self._held_nbytes += len(data)
+        if self._held_nbytes >= HELD_NBYTES:
+            self._pass_on()
+
+    def flush(self) -> None:
+        """Pass on what is buffered, unless it is held for what follows. Raises BrokenOutputError or OutputError."""
+        if not self.holds:
+            self._pass_on()
+
+    def _pass_on(self) -> None:
+        data, self._held, self._held_nbytes = b"".join(self._held), [], 0
         self._before()
         try:
             self._buffer.write(data)
-        except OSError as error:
-            raise _failure(error) from error
-
-    def flush(self) -> None:
-        """Pass on what is buffered. Raises BrokenOutputError or OutputError."""
-        try:
             self._buffer.flush()
         except OSError as error:
             raise _failure(error) from error
@@ -100,6 +116,8 @@ def tell_broken_plugins(*kinds: str) -> None:
 
 class SteadyProgress:
     """Tells progress through another one for as long as that works: a broken stderr must not end a run."""
+
+    follows = False
 
     def __init__(self, progress: Progress) -> None:
         self._progress: Progress | None = progress

@@ -15,6 +15,10 @@ from diffai_stream.storage.read_ahead import Piece, ReadAhead
 GAP_NBYTES = 1 << 20  # what lies between two pieces of a file is read along with them up to here
 
 
+_Range = tuple[str, int, int]
+"""A path and where a range in it starts and stops: plain tuples, as there are some for every tensor."""
+
+
 class Ahead:
     """Reads ahead of a dask scheduler that is given these callbacks, until the context ends."""
 
@@ -39,30 +43,35 @@ class Ahead:
 
 def pieces_of(batch: Batch) -> list[Piece]:
     """What a batch reads of plainly stored tensors, neighbours joined."""
-    pieces: list[Piece] = []
-    for piece in sorted(piece for part in batch.slices for piece in _pieces(part)):
-        last = pieces[-1] if pieces else None
-        if last and last.path == piece.path and piece.offset <= last.offset + last.nbytes + GAP_NBYTES:
-            end = max(last.offset + last.nbytes, piece.offset + piece.nbytes)
-            pieces[-1] = last._replace(nbytes=end - last.offset)
+    joined: list[_Range] = []
+    for path, start, stop in sorted(found for part in batch.slices for found in _ranges(part)):
+        if joined and joined[-1][0] == path and start <= joined[-1][2] + GAP_NBYTES:
+            joined[-1] = (path, joined[-1][1], max(joined[-1][2], stop))
         else:
-            pieces.append(piece)
-    return pieces
+            joined.append((path, start, stop))
+    return [Piece(path, start, stop - start) for path, start, stop in joined]
 
 
-def _pieces(part: Slice) -> Iterator[Piece]:
+def _ranges(part: Slice) -> list[_Range]:
+    """The ranges that a slice reads of its files."""
+    found: list[_Range] = []
     for entry in (part.old,) if part.new is part.old else (part.old, part.new):
-        total = max(1, prod(real_shape(entry)))
         for component in entry.components.values():
-            yield from _share(component.extents, part.start / total, part.stop / total)
+            if part.whole and len(component.extents) == 1:
+                ((path, offset, nbytes, codec),) = component.extents
+                found += [(path, offset, offset + nbytes)] if nbytes and not codec else []
+            else:
+                total = max(1, prod(real_shape(entry)))
+                found += _share(component.extents, part.start / total, part.stop / total)
+    return found
 
 
-def _share(extents: Sequence[Extent], first: float, last: float) -> Iterator[Piece]:
+def _share(extents: Sequence[Extent], first: float, last: float) -> Iterator[_Range]:
     """The share [first, last) of extents laid end to end."""
     nbytes = sum(extent.nbytes for extent in extents)
     start, stop, position = int(nbytes * first), int(nbytes * last), 0
     for extent in extents:
         low, high = max(start - position, 0), min(stop - position, extent.nbytes)
         if low < high and not extent.codec:
-            yield Piece(extent.path, extent.offset + low, high - low)
+            yield extent.path, extent.offset + low, extent.offset + high
         position += extent.nbytes

@@ -93,8 +93,12 @@ def slices_of(pair: TensorPair, chunk_nbytes: int, statistics: tuple[Any, ...], 
 
 def slice_nbytes(piece: Slice) -> int:
     """Stored bytes that a slice reads; the slices of a tensor add up to all of them."""
-    entries = (piece.old, piece.new) if piece.side == "both" and piece.new is not piece.old else (piece.old,)
-    stored, total = sum(entry.stored_nbytes for entry in entries), max(1, prod(real_shape(piece.old)))
+    stored = piece.old.stored_nbytes
+    if piece.new is not piece.old:
+        stored += piece.new.stored_nbytes
+    if piece.whole:
+        return stored
+    total = max(1, prod(real_shape(piece.old)))
     return stored * piece.stop // total - stored * piece.start // total
 
 

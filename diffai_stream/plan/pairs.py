@@ -51,7 +51,9 @@ class TensorPair(NamedTuple):
     @property
     def numel(self) -> int:
         """Elements of the larger side."""
-        return max([entry.numel for entry in self.entries])
+        if self.old is None or self.new is None:
+            return self.entries[0].numel
+        return self.old.numel if self.old.shape == self.new.shape else max(self.old.numel, self.new.numel)
 
 
 def select(pairs: Iterable[TensorPair], include: Sequence[str] = (), exclude: Sequence[str] = ()) -> tuple[TensorPair, ...]:

@@ -153,8 +153,12 @@ def is_streamed(entry: TensorEntry) -> bool:
 
 def is_gathered(entry: TensorEntry) -> bool:
     """Whether a chunk is put together in memory beside the stored bytes: strides, regions, dequantized values."""
-    strided = any(component.strides is not None for component in entry.components.values())
-    return strided or entry.region is not None or bool(ENCODINGS[entry.encoding].decoder)
+    if entry.region is not None or ENCODINGS[entry.encoding].decoder:
+        return True
+    for component in entry.components.values():  # noqa: SIM110 - a plain loop: asked of every tensor
+        if component.strides is not None:
+            return True
+    return False
 
 
 def _direct(entry: TensorEntry, encoding: Encoding) -> tuple[str, int] | None:
@@ -180,7 +184,7 @@ def check_size(entry: TensorEntry) -> None:
     if row.decoder:
         return
     component: Component = entry.components["data"]
-    stored = sum(extent.nbytes for extent in component.extents)
+    stored = component.extents[0].nbytes if len(component.extents) == 1 else sum(extent.nbytes for extent in component.extents)
     needed = row.nbytes(prod(entry.stored_shape)) if component.strides is None else _spanned_nbytes(component, row)
     if needed > stored or (needed < stored and component.strides is None):
         raise TensorError(f"holds {stored} bytes where its shape and {entry.encoding} need {needed}", tensor=entry.name)

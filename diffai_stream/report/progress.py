@@ -27,7 +27,12 @@ _NAME_WIDTH: Final = 32
 
 
 class Progress(Protocol):
-    """Is told what has been read. Called from one thread."""
+    """Is told what has been read. Called from one thread.
+
+    `follows` says that the pipeline knows the record after the one it hands out: to print both at once delays neither.
+    """
+
+    follows: bool = False
 
     def start(self, total_nbytes: int) -> None:
         """The run begins and will read this many bytes."""
@@ -72,7 +77,7 @@ def peak_memory_nbytes() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-class NoProgress:
+class NoProgress(Progress):
     """Tells nothing."""
 
     def start(self, total_nbytes: int) -> None:
@@ -124,7 +129,7 @@ class _Paced:
         return max(self.total_nbytes - self.read_nbytes, 0) * self.elapsed_seconds / self.read_nbytes
 
 
-class LogProgress:
+class LogProgress(Progress):
     """Prints a plain line every five seconds; a run shorter than that prints nothing."""
 
     def __init__(self, stream: TextIO, clock: Clock = time.monotonic) -> None:
@@ -156,7 +161,7 @@ class LogProgress:
         return f"diffai: {amount}, {size(rate)}/s{left}, peak memory {size(peak_memory_nbytes())}, {escaped(tensor_name)}"
 
 
-class JsonProgress:
+class JsonProgress(Progress):
     """Prints a JSON object a second, and one at the end, for programs that show their own progress."""
 
     def __init__(self, stream: TextIO, clock: Clock = time.monotonic) -> None:
@@ -202,7 +207,7 @@ class JsonProgress:
         self._stream.flush()
 
 
-class BarProgress:
+class BarProgress(Progress):
     """Shows one line with bar, bytes, speed, time left and peak memory, and takes it away at the end."""
 
     def __init__(self, stream: TextIO, clock: Clock = time.monotonic) -> None:
