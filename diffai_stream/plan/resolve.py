@@ -90,12 +90,17 @@ class Resolver:
     def _best(
         self, entry: TensorEntry, other: TensorEntry, candidates: Iterable[Candidate], plain: float | None
     ) -> tuple[str, TensorEntry] | None:
-        """The candidate view of `entry` that fits `other` best, if one does."""
-        views = [(c.match, seen(entry, c.view, other.shape, c.offset)) for c in candidates]
-        judged = [(self._distance(other, view), position) for position, (_, view) in enumerate(views)]
+        """The candidate view of `entry` that fits `other` best; one with elements where they were ends the search."""
         limit = FIT if plain is None else min(2 * FIT, BETTER * plain)  # 1-bit types lose 0.4, and what else fits is known
-        fits = [(distance, position) for distance, position in judged if distance is not None and distance < limit]
-        return views[min(fits)[1]] if fits else None
+        best, found = limit, None
+        for candidate in candidates:
+            view = seen(entry, candidate.view, other.shape, candidate.offset)
+            distance = self._distance(other, view)
+            if distance is not None and distance < best:
+                best, found = distance, (candidate.match, view)
+            if found is not None and best < SAME:
+                break
+        return found
 
     def parts(self, whole: TensorEntry, parts: Sequence[TensorEntry], whole_is_new: bool) -> list[Resolved]:
         """A fused tensor beside its parts: the pairs, none when no way of cutting it fits all parts."""
