@@ -9,10 +9,11 @@ PEERS := $(VENV)/.peers
 JOBS ?= 2
 FUZZ_ROUNDS ?= 10
 FUZZ_FILES ?= 20000
+FAULT_ROUNDS ?= 3
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test lint format bench docs fuzz clean
+.PHONY: help venv demo test lint format bench docs fuzz faults clean
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -67,6 +68,10 @@ docs: $(READY) ## write the generated reference pages again
 fuzz: $(READY) ## examine FUZZ_FILES mutated files of all formats, then run the property tests with new seeds
 	$(PY) -m tests.fuzz --count $(FUZZ_FILES)
 	for round in $$(seq $(FUZZ_ROUNDS)); do $(PY) -m pytest -n $(JOBS) -m hypothesis --hypothesis-seed=random || exit; done
+
+faults: $(READY) ## try every fault FAULT_ROUNDS times on large pairs: kills, full disks, changed inputs (4 GB of disk)
+	@$(BIN)/diffai warmup
+	$(PY) -m tests.faults --rounds $(FAULT_ROUNDS)
 
 clean: ## remove all that was made
 	rm -rf $(VENV) demo build dist .pytest_cache .hypothesis .mypy_cache .ruff_cache

@@ -95,7 +95,7 @@ def _in_order(client: Any, batches: Sequence[Batch], program: Program) -> Iterat
     from distributed import as_completed
 
     window = IN_FLIGHT_PER_WORKER * max(1, sum(client.nthreads().values()))
-    told = client.scatter(program, broadcast=True, hash=False)
+    told = client.scatter(program.elsewhere(), broadcast=True, hash=False)
     waiting: dict[int, BatchResult] = {}
     position: dict[Any, int] = {}
     submitted = done = 0

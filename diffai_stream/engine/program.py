@@ -18,3 +18,7 @@ class Program(NamedTuple):
     io: str
     chunk_nbytes: int
     stamps: Mapping[str, FileStamp]
+
+    def elsewhere(self) -> Program:
+        """The program for other machines, where equal files have other inodes."""
+        return self._replace(stamps={path: stamp._replace(inode=(0, 0)) for path, stamp in self.stamps.items()})

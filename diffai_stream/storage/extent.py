@@ -18,7 +18,7 @@ class Extent(NamedTuple):
 
 
 class FileStamp(NamedTuple):
-    """Identity of a file's content as far as the file system tells it."""
+    """Identity of a file's content as far as the file system tells it; an inode of 0 is not known."""
 
     path: str
     nbytes: int
@@ -31,8 +31,12 @@ class FileStamp(NamedTuple):
         status = os.stat(path)
         return cls(path, status.st_size, status.st_mtime_ns, (status.st_dev, status.st_ino))
 
-    def check(self, descriptor: int) -> None:
-        """Raise ChangedFileError unless the open file is still the one that was stamped."""
+    def check(self, descriptor: int, is_local: bool = True) -> None:
+        """Raise ChangedFileError unless the open file is still the one that was stamped.
+
+        A file that took its place may have its size and its time (`cp -p`, `rsync -t`), but not its inode. What is not on a
+        local file system may get another inode at any time.
+        """
         status = os.fstat(descriptor)
         if status.st_size < self.nbytes:
             raise ChangedFileError(
@@ -41,7 +45,8 @@ class FileStamp(NamedTuple):
                 path=self.path,
                 offset=status.st_size,
             )
-        if (status.st_size, status.st_mtime_ns) != (self.nbytes, self.mtime_ns):
+        is_replaced = is_local and self.inode[1] not in (0, status.st_ino)
+        if is_replaced or (status.st_size, status.st_mtime_ns) != (self.nbytes, self.mtime_ns):
             raise ChangedFileError("the file changed while it was read; compare again when no one writes to it", path=self.path)
 
 

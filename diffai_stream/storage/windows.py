@@ -39,7 +39,7 @@ def read_window(extent: Extent, start: int, stop: int, stamp: FileStamp | None, 
     except OSError as error:
         raise TensorError(f"cannot open: {error.strerror}", path=extent.path, offset=extent.offset + start) from error
     try:
-        check_unchanged(descriptor, extent, stop, stamp)
+        check_unchanged(descriptor, extent, stop, stamp, not remote)
         is_guarded = io != "pread" and guard.install()
         mapped = io == "mmap" or (is_guarded and not remote)
         return (_map if mapped else _pread)(descriptor, extent, start, stop)
@@ -51,10 +51,10 @@ def read_window(extent: Extent, start: int, stop: int, stamp: FileStamp | None, 
         os.close(descriptor)
 
 
-def check_unchanged(descriptor: int, extent: Extent, stop: int, stamp: FileStamp | None) -> None:
+def check_unchanged(descriptor: int, extent: Extent, stop: int, stamp: FileStamp | None, is_local: bool = True) -> None:
     """Raise unless the open file is the stamped one and holds the extent up to `stop`."""
     if stamp is not None:
-        stamp.check(descriptor)
+        stamp.check(descriptor, is_local)
     size = os.fstat(descriptor).st_size
     if extent.offset + stop > size:
         raise TensorError(f"the file ends at byte {size}, before the tensor does", path=extent.path, offset=size)
@@ -64,11 +64,11 @@ def recheck(stamps: Iterable[FileStamp]) -> None:
     """Raise ChangedFileError when a file is no longer the stamped one: called after its bytes were used."""
     for stamp in stamps:
         try:
-            descriptor, _ = FILES.duplicate(stamp.path)
+            descriptor, remote = FILES.duplicate(stamp.path)
         except OSError as error:
             raise ChangedFileError(f"cannot open any more: {error.strerror}", path=stamp.path) from error
         try:
-            stamp.check(descriptor)
+            stamp.check(descriptor, not remote)
         finally:
             os.close(descriptor)
 

@@ -24,6 +24,7 @@ from diffai_stream.storage.extent import Extent, FileStamp
 COMPUTING = ("encodings", "engine", "plan", "statistics", "storage")
 ELSEWHERE = ("zarr:", "ocdbt:")  # codecs whose data lies in files that no extent names
 TICK_SECONDS = 0.02  # a file can change twice within a tick of the clock of its file system, with one time
+LOOKS = 3  # at a file that young: the clock may stand still
 
 
 class Keys:
@@ -74,17 +75,18 @@ class Keys:
 
 
 def fingerprint(path: str, stamps: Mapping[str, FileStamp]) -> tuple[Any, ...] | None:
-    """What tells a file from what it was before; None when it is not the one that was indexed."""
+    """What tells a file from what it was before; None when nothing does, or when it is not the one that was indexed."""
     stamp = stamps.get(path)
     if "://" in path:
         return tuple(stamp) if stamp is not None else None
-    status = os.stat(path)
-    if stamp is not None and (status.st_size, status.st_mtime_ns) != (stamp.nbytes, stamp.mtime_ns):
-        return None
-    if 0 <= (age := time.time() - status.st_ctime) < TICK_SECONDS:
+    for _ in range(LOOKS):
+        status = os.stat(path)
+        if stamp is not None and (status.st_size, status.st_mtime_ns) != (stamp.nbytes, stamp.mtime_ns):
+            return None
+        if not 0 <= (age := time.time() - status.st_ctime) < TICK_SECONDS:
+            return os.path.realpath(path), status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
         time.sleep(TICK_SECONDS - age)
-        return fingerprint(path, stamps)
-    return os.path.realpath(path), status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
+    return None
 
 
 def _paths(extent: Extent) -> Iterator[str]:

@@ -136,7 +136,7 @@ class ResultStore:
 
     def _open(self) -> None:
         sound = self._check_root()
-        names = sorted(os.listdir(self._folder)) if os.path.isdir(self._folder) else []
+        names = self._names()
         if not sound:
             for name in names:
                 self._remove(name)
@@ -150,12 +150,16 @@ class ResultStore:
             elif name != "zarr.json":
                 self._remove(name)  # what a killed run did not finish
 
+    def _names(self) -> list[str]:
+        """What lies where the batches are."""
+        return sorted(os.listdir(self._folder)) if os.path.isdir(self._folder) else []
+
     def _check_root(self) -> bool:
         """Whether the root says that this is a store of this version; what else it says is told."""
         try:
             about = read_attributes(self.path)
         except FileNotFoundError:
-            if os.path.isdir(self._folder):
+            if any(name.isdigit() for name in self._names()):
                 self._damaged("it has no metadata")
             return False
         except DamagedError as error:

@@ -1,0 +1,1 @@
+"""Faults while the command runs: nothing lost, nothing wrong, nothing hung. `python -m tests.faults --help`."""

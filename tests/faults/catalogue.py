@@ -1,0 +1,8 @@
+"""All faults by name."""
+
+from __future__ import annotations
+
+from tests.faults import deaths, disks, inputs, streams, surroundings
+
+ROOMS = (deaths, disks, streams, inputs, surroundings)
+FAULTS = {fault.name: fault for room in ROOMS for fault in room.FAULTS}
