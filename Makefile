@@ -13,10 +13,10 @@ FAULT_ROUNDS ?= 3
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test lint format bench docs fuzz faults clean
+.PHONY: help venv demo cluster-demo test lint format bench docs fuzz faults clean
 
 help: ## list what can be made
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # silero-vad, lpips and basic-pitch are installed for the models in them, real checkpoints for the tests, without what they need
 # to run.
@@ -42,6 +42,11 @@ demo: $(READY) ## make a small pair of models in demo/ and compare it
 	@echo "  diffai analyses"
 
 # Processes that compile the same kernel at once can break its cache (numba #4807): compile before they start.
+cluster-demo: $(READY) ## the same pair through a dask scheduler and three workers on this machine
+	@$(PY) examples/demo_pair.py demo
+	@$(BIN)/diffai warmup
+	@$(PY) examples/cluster_demo.py demo/base demo/finetuned
+
 test: $(READY) ## run the tests
 	@$(BIN)/diffai warmup
 	$(PY) -m pytest -n $(JOBS)

@@ -23,12 +23,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import figures
+from cluster_figures import CLUSTER_FIGURES
 from figures import Bench, Figure, Measured, shown
 from format_figures import FORMAT_FIGURES
 from measure import Command, MeasureError
 from store_figures import STORE_FIGURES
 
-FIGURES = (*figures.FIGURES, *FORMAT_FIGURES, *STORE_FIGURES)
+FIGURES = (*figures.FIGURES, *FORMAT_FIGURES, *STORE_FIGURES, *CLUSTER_FIGURES)
 README = Path(__file__).parent / "README.md"
 PROJECT_README = README.parents[1] / "README.md"
 BEGIN, END = "<!-- measured:begin -->", "<!-- measured:end -->"

@@ -4,6 +4,7 @@ DiffaiError
 ├── UsageError              the call itself is wrong (exit 2 before any byte is read)
 │   └── MemoryLimitError    the plan needs more memory than allowed
 ├── MissingExtraError       a library that an input needs is not installed
+├── ClusterError            a dask cluster is out of reach, or sees other files (exit 2)
 ├── PluginError             an installed plug-in that was asked for does not work
 └── CheckpointError         something in the input cannot be read
     ├── FormatError         the container: unknown, damaged, refused
@@ -48,6 +49,10 @@ class MemoryLimitError(UsageError):
 
 class MissingExtraError(DiffaiError):
     """An optional library is needed; the message holds the `pip install` line."""
+
+
+class ClusterError(DiffaiError):
+    """A dask cluster does not answer, went away, or has workers that see other files or have other versions."""
 
 
 class PluginError(DiffaiError):

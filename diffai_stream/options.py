@@ -10,7 +10,7 @@ DEFAULT_CHUNK_NBYTES = 16 * MIB
 NEUTRAL = frozenset(
     (
         *("strict", "exit_zero", "fail_on", "io", "memory_limit", "chunk_size"),
-        *("workers", "executor", "scheduler", "scheduler_file", "store"),
+        *("workers", "executor", "scheduler", "scheduler_file", "path_maps", "tls_ca_file", "tls_cert", "tls_key", "store"),
         *("review_friendly", "generate_report", "include_charts"),
     )
 )
@@ -65,6 +65,10 @@ class Options:
     executor: str = "threads"
     scheduler: str | None = None
     scheduler_file: str | None = None
+    path_maps: tuple[tuple[str, str], ...] = ()
+    tls_ca_file: str | None = None
+    tls_cert: str | None = None
+    tls_key: str | None = None
     store: str | None = None
 
     def identity(self) -> dict[str, Any]:

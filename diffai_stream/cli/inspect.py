@@ -20,7 +20,7 @@ Only headers are read; --stats reads the values too.
 """
 FIELDS = (
     *("include", "exclude", "stats", "histograms", "fast", "io", "memory_limit", "chunk_size", "workers"),
-    *("executor", "scheduler", "scheduler_file", "store"),
+    *("executor", "scheduler", "scheduler_file", "path_maps", "tls_ca_file", "tls_cert", "tls_key", "store"),
 )
 
 

@@ -169,6 +169,17 @@ ROWS = (
     Row("scheduler", _RESOURCES, "Address of a dask scheduler (tcp://...); implies --executor distributed.", str, "ADDRESS"),
     Row("scheduler_file", _RESOURCES, "File in which a dask scheduler wrote its address.", str, "PATH"),
     Row(
+        "path_maps",
+        _RESOURCES,
+        "Workers of the scheduler find the files below LOCAL under REMOTE; repeatable.",
+        Renaming("LOCAL=REMOTE"),
+        "LOCAL=REMOTE",
+        name="path_map",
+    ),
+    Row("tls_ca_file", _RESOURCES, "Certificate authority of a scheduler at tls://..., a PEM file.", CheckpointPath(), "PATH"),
+    Row("tls_cert", _RESOURCES, "Certificate that we show to it.", CheckpointPath(), "PATH"),
+    Row("tls_key", _RESOURCES, "Key of that certificate.", CheckpointPath(), "PATH"),
+    Row(
         "store",
         _RESOURCES,
         "Keep finished tensors in this directory; the next run with it reads only what is missing.",
@@ -312,6 +323,9 @@ def _reject_contradictions(fields: Mapping[str, Any]) -> None:
         raise UsageError("--ignore-optimizer-state leaves out what --compare-gradients counts; choose one")
     if fields.get("scheduler") and fields.get("scheduler_file"):
         raise UsageError("--scheduler and --scheduler-file both name a scheduler; choose one")
+    for name in ("path_maps", "tls_ca_file", "tls_cert", "tls_key"):
+        if fields.get(name) and not (fields.get("scheduler") or fields.get("scheduler_file")):
+            raise UsageError(f"--{name.removesuffix('s').replace('_', '-')} is for --scheduler or --scheduler-file; add one")
     option = "--scheduler" if fields.get("scheduler") else "--scheduler-file" if fields.get("scheduler_file") else ""
     executor = fields.get("executor")
     if option and executor not in (None, "distributed"):

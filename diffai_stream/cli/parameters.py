@@ -154,9 +154,12 @@ class Size(click.ParamType):
 
 
 class Renaming(click.ParamType):
-    """`OLD=NEW`: two tensor names."""
+    """`OLD=NEW`: two names."""
 
     name = "rule"
+
+    def __init__(self, form: str = "OLD=NEW") -> None:
+        self._form = form
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
         """Both names."""
@@ -164,7 +167,7 @@ class Renaming(click.ParamType):
             return value
         old, equals, new = str(value).partition("=")
         if not (old and equals and new):
-            self.fail(f"{value!r} is no rule; write it like OLD=NEW", param, ctx)
+            self.fail(f"{value!r} is no rule; write it like {self._form}", param, ctx)
         return old, new
 
 

@@ -23,7 +23,7 @@ Profiles of disjoint shards, made on different machines, are joined by: diffai p
 """
 FIELDS = (
     *("include", "exclude", "io", "memory_limit", "chunk_size", "workers"),
-    *("executor", "scheduler", "scheduler_file", "store"),
+    *("executor", "scheduler", "scheduler_file", "path_maps", "tls_ca_file", "tls_cert", "tls_key", "store"),
 )
 MERGE = "merge"
 

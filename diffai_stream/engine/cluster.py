@@ -1,123 +1,192 @@
 """The distributed executor: batches on a dask cluster, a bounded number in flight, results in plan order.
 
-A task carries descriptors (paths, offsets, stamps), never data; workers open the files themselves, so these must lie at
-the same paths with the same size and modification time. A batch that a dying worker is blamed for is computed here.
+Whatever happens to the cluster, every batch gives exactly one result: what is lost, refused or far too late is computed
+here, and when the scheduler or all workers are gone, so is all the rest.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import logging
+import queue
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from diffai_stream.engine.connection import connected
+from diffai_stream.engine.local import run_threads
 from diffai_stream.engine.program import Program
-from diffai_stream.engine.results import BatchResult
+from diffai_stream.engine.relocation import Relocation
+from diffai_stream.engine.remote import Untold, scan_packed, unpacked
+from diffai_stream.engine.results import BatchResult, FailedResult
 from diffai_stream.engine.scan import scan_batch
-from diffai_stream.errors import ChangedFileError, DiffaiError, MissingExtraError, UsageError
+from diffai_stream.engine.workers import Workers
 from diffai_stream.options import Options
 from diffai_stream.plan.chunks import Batch
-from diffai_stream.storage.extent import FileStamp
 
-CONNECT_SECONDS = 20
-IN_FLIGHT_PER_WORKER = 4
+IN_FLIGHT_PER_THREAD = 4
+PATIENCE_SECONDS = 60.0  # with a batch, and with a cluster without workers; kernels are compiled first
+SLOWEST = 8  # times the longest batch so far
+LOST_SECONDS = 10.0  # without a scheduler
+TICK_SECONDS = 0.5
 
-
-def run_distributed(batches: Sequence[Batch], program: Program, options: Options) -> Iterator[BatchResult]:
-    """Batch results in plan order. Raises UsageError when no cluster answers, ChangedFileError when workers see other files."""
-    with _client(options) as client:
-        check_workers(client, program.stamps.values())
-        yield from _in_order(client, batches, program)
+log = logging.getLogger("diffai_stream")
 
 
-@contextmanager
-def _client(options: Options) -> Iterator[Any]:
-    """A client of the scheduler asked for, or of a cluster on this machine that lives as long as the run."""
-    try:
-        import distributed
-    except ImportError as error:
-        raise MissingExtraError("--executor distributed needs distributed: pip install 'diffai-stream[distributed]'") from error
-    if options.scheduler is None and options.scheduler_file is None:
-        workers = options.workers or len(os.sched_getaffinity(0))
-        with (
-            distributed.LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None) as cluster,
-            distributed.Client(cluster) as client,
-        ):
-            yield client
-        return
-    address = options.scheduler or _address(options.scheduler_file or "")
-    try:
-        client = distributed.Client(address, timeout=CONNECT_SECONDS)
-    except (OSError, ValueError) as error:
-        raise UsageError(f"no scheduler answers at {address}: {error}; is `dask scheduler` running there?") from error
-    with client:
-        yield client
+class _LostError(Exception):
+    """There is no cluster any more."""
 
 
-def _address(path: str) -> str:
-    """The address in a scheduler file; distributed itself would wait for a missing file for ever."""
-    import json
+def run_distributed(batches: Sequence[Batch], program: Program, options: Options, threads: int) -> Iterator[BatchResult]:
+    """Batch results in plan order; with `threads` of this machine when the cluster is gone.
 
-    try:
-        with open(path, encoding="utf-8") as file:
-            return str(json.load(file)["address"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"--scheduler-file {path}: {error}; it is written by `dask scheduler --scheduler-file`") from error
-
-
-def check_workers(client: Any, stamps: Any) -> None:
-    """Raise unless there are workers and every one sees every file as it was indexed."""
-    expected = tuple(stamps)
-    try:
-        client.wait_for_workers(1, timeout=CONNECT_SECONDS)
-    except TimeoutError as error:
-        raise UsageError(f"the cluster has no workers after {CONNECT_SECONDS} s; start `dask worker` there") from error
-    for worker, difference in client.run(different_file, expected).items():
-        if difference is not None:
-            path, what = difference
-            raise ChangedFileError(f"worker {worker} {what}; all workers must see the same files at the same paths", path=path)
-
-
-def different_file(stamps: Sequence[FileStamp]) -> tuple[str, str] | None:
-    """(path, what is wrong) of the first file that this process does not see as stamped; None when all are the same."""
-    for stamp in stamps:
+    Raises UsageError for a wrong address, ClusterError when there is no cluster to begin with or it sees other files.
+    """
+    with connected(options) as client:
+        flight = Flight(client, batches, program, Relocation.of(list(program.stamps), options.path_maps))
+        done = 0
         try:
-            here = FileStamp.of(stamp.path)
-        except OSError as error:
-            return stamp.path, f"cannot open it ({error.strerror})"
-        if (here.nbytes, here.mtime_ns) != (stamp.nbytes, stamp.mtime_ns):
-            return stamp.path, f"sees a file of {here.nbytes} bytes that is not the one of {stamp.nbytes} bytes indexed"
-    return None
+            for result in flight.results():
+                yield result
+                done += 1
+        except _LostError as lost:
+            log.warning("%s: the rest is computed here", lost)
+        finally:
+            flight.end()
+    if done < len(batches):
+        yield from run_threads(batches[done:], program, threads)
 
 
-def _in_order(client: Any, batches: Sequence[Batch], program: Program) -> Iterator[BatchResult]:
-    """Submit ahead of the consumer, no further than the window; yield each result when all before it are out."""
-    from distributed import as_completed
+class Flight:
+    """The batches under way: handed out in order, a bounded number at a time, given back in order."""
 
-    window = IN_FLIGHT_PER_WORKER * max(1, sum(client.nthreads().values()))
-    told = client.scatter(program.elsewhere(), broadcast=True, hash=False)
-    waiting: dict[int, BatchResult] = {}
-    position: dict[Any, int] = {}
-    submitted = done = 0
-    completed = as_completed(with_results=True, raise_errors=False)
-    while done < len(batches):
-        while submitted < len(batches) and submitted < done + window:
-            future = client.submit(scan_batch, batches[submitted], told, pure=False, priority=-submitted)
-            position[future] = submitted
-            completed.add(future)
-            submitted += 1
-        while done not in waiting:
-            future, result = next(completed)
-            index = position.pop(future)
-            waiting[index] = result if future.status == "finished" else _recomputed(batches[index], program, result)
-            future.release()
-        yield waiting.pop(done)
-        done += 1
+    def __init__(
+        self,
+        client: Any,
+        batches: Sequence[Batch],
+        program: Program,
+        relocation: Relocation,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._client, self._batches, self._program, self._relocation = client, batches, program, relocation
+        self._clock = clock
+        self._token = uuid.uuid4().hex
+        self._workers = Workers(client, self._token, relocation.program(program), clock)
+        self._done: queue.SimpleQueue[tuple[int, Any]] = queue.SimpleQueue()
+        self._futures: dict[int, Any] = {}
+        self._sent: dict[int, float] = {}
+        self._given: dict[int, str] = {}  # which worker got it
+        self._suspended: set[str] = set()  # who is late, until something comes of them
+        self._results: dict[int, BatchResult] = {}
+        self._longest = 0.0
+        self._connected = self._staffed = clock()
+
+    def results(self) -> Iterator[BatchResult]:
+        """The results in plan order, each once. Raises ClusterError at the beginning, _LostError later."""
+        self._workers.begin()
+        sent = 0
+        for number in range(len(self._batches)):
+            while sent < len(self._batches) and sent < number + self._window:
+                self._send(sent)
+                sent += 1
+            while number not in self._results:
+                self._wait(number)
+            yield self._results.pop(number)
+
+    def end(self) -> None:
+        """Give up what is still under way."""
+        if self._futures and self._client.status == "running":
+            self._client.cancel(list(self._futures.values()))
+        self._futures.clear()
+
+    @property
+    def _window(self) -> int:
+        return IN_FLIGHT_PER_THREAD * max(1, sum(self._workers.threads.values()))
+
+    def _send(self, number: int) -> None:
+        """Hand a batch to the worker with the least to do, the earlier the more urgent; should that one die, another gets it.
+
+        Without workers it is kept, and computed here when patience ends.
+        """
+        self._sent[number] = self._clock()
+        threads = {address: n for address, n in self._workers.threads.items() if address not in self._suspended}
+        if not threads:
+            return
+        load = Counter(self._given[other] for other in self._futures)
+        self._given[number] = address = min(threads, key=lambda address: load[address] / threads[address])
+        batch = self._relocation.batch(self._batches[number])
+        key = f"scan-{self._token}-{number}"
+        future = self._client.submit(
+            *(scan_packed, batch, self._token),
+            key=key,
+            pure=False,
+            priority=-number,
+            workers=[address],
+            allow_other_workers=True,
+            retries=2,
+        )
+        self._futures[number] = future
+        future.add_done_callback(lambda done: self._done.put((number, done)))
+
+    def _wait(self, number: int) -> None:
+        """Take in what comes next; compute this batch here when it does not come."""
+        try:
+            self._take(*self._done.get(timeout=TICK_SECONDS))
+        except queue.Empty:
+            self._check_cluster()
+            if self._clock() - self._sent[number] > max(PATIENCE_SECONDS, SLOWEST * self._longest):
+                self._suspended.update(self._given[number] for number in {number} & self._futures.keys())
+                self._compute(number)
+        self._workers.look_now_and_then()
+
+    def _take(self, number: int, future: Any) -> None:
+        """One finished future: its result, or the batch computed here when it has none."""
+        if future.status == "finished":
+            self._suspended.discard(self._given[number])
+        if self._futures.pop(number, None) is None:
+            return  # it comes after all, too late
+        found = _result_of(future)
+        future.release()
+        if isinstance(found, BatchResult):
+            self._longest = max(self._longest, self._clock() - self._sent[number])
+            self._results[number] = self._brought_back(unpacked(found, self._batches[number]))
+            return
+        if isinstance(found, Untold):
+            self._workers.forget(found.address)
+        self._check_cluster()
+        self._compute(number)
+
+    def _brought_back(self, result: BatchResult) -> BatchResult:
+        """The result with the paths of this machine in its errors."""
+        results = [
+            found._replace(error=self._relocation.error(found.error)) if isinstance(found, FailedResult) else found
+            for found in result.results
+        ]
+        return result._replace(results=tuple(results))
+
+    def _compute(self, number: int) -> None:
+        """The batch computed here: its worker died, is stopped or paused, or does not know what to do."""
+        if (future := self._futures.pop(number, None)) is not None:
+            self._client.cancel([future], force=True)
+        self._results[number] = scan_batch(self._batches[number], self._program)
+
+    def _check_cluster(self) -> None:
+        """Raise _LostError when the scheduler, or every worker, has been away for too long."""
+        now = self._clock()
+        if self._client.status == "running":
+            self._connected = now
+        elif self._client.status == "closed" or now - self._connected > LOST_SECONDS:
+            raise _LostError("the scheduler is gone")
+        if self._workers.threads:
+            self._staffed = now
+        elif now - self._staffed > PATIENCE_SECONDS:
+            raise _LostError("all workers are gone")
 
 
-def _recomputed(batch: Batch, program: Program, failure: Any) -> BatchResult:
-    """The batch computed here, when its worker died or the task was lost."""
-    error = failure[1] if isinstance(failure, tuple) and len(failure) > 1 else failure
-    if isinstance(error, DiffaiError):
-        raise error
-    return scan_batch(batch, program)
+def _result_of(future: Any) -> Any:
+    """What a future came to; its error where it failed: a bug of ours shows again where the batch is computed."""
+    try:
+        return future.result(timeout=LOST_SECONDS)
+    except Exception as error:  # a killed worker, a lost connection, a cancelled task
+        return error

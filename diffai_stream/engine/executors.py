@@ -35,7 +35,7 @@ def run(batches: Sequence[Batch], program: Program, options: Options) -> Iterato
     if name == "distributed":
         from diffai_stream.engine.cluster import run_distributed
 
-        return run_distributed(batches, program, options)
+        return run_distributed(batches, program, options, worker_count(options))
     from diffai_stream.engine.local import run_synchronous, run_threads
 
     if name == "synchronous":

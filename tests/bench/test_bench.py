@@ -21,6 +21,7 @@ PARTLY = {
     **dict.fromkeys(("layout-gptq", "layout-awq", "layout-nf4", "layout-fp8"), "torch, safetensors: not installed"),
     **{f"{row}-{name}": "not installed" for row in ("format", "index") for name in ("pt", "onnx", "hdf5", "gguf")},
     **dict.fromkeys(("format-gguf-bf16", "format-gguf-f16", "index-gguf-vocabulary"), "gguf: not"),
+    "cluster": "distributed: not installed",
     "cold": "the page cache keeps the files",
 }
 

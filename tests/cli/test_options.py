@@ -54,6 +54,14 @@ ARRIVES = [
     (["--generate-report", "--markdown-output", "--include-charts"], {}),
     (["-o", "html", "--include-charts"], {}),
     (["--store", "p.zarr"], {"store": "p.zarr"}),
+    (
+        ["--scheduler", "tcp://h:1", "--path-map", "/a=/b"],
+        {"scheduler": "tcp://h:1", "executor": "distributed", "path_maps": (("/a", "/b"),)},
+    ),
+    (
+        ["--scheduler-file", "f", "--tls-ca-file", "c", "--tls-cert", "d", "--tls-key", "e"],
+        {"scheduler_file": "f", "executor": "distributed", "tls_ca_file": "c", "tls_cert": "d", "tls_key": "e"},
+    ),
     (["--scheduler-file", "f", "--executor", "distributed"], {"scheduler_file": "f", "executor": "distributed"}),
 ]
 REFUSED = [
@@ -63,6 +71,9 @@ REFUSED = [
     (["--include-charts"], "--include-charts is for a report"),
     (["--scheduler", "x", "--scheduler-file", "y"], "choose one"),
     (["--scheduler", "x", "--executor", "threads"], "leave --executor out"),
+    (["--path-map", "/a=/b"], "--path-map is for --scheduler"),
+    (["--tls-cert", "c"], "--tls-cert is for --scheduler"),
+    (["--scheduler", "tcp://h:1", "--path-map", "/a"], "LOCAL=REMOTE"),
     (["--scheduler-file", "x", "--executor", "synchronous"], "--scheduler-file needs"),
     (["--epsilon", "nan"], "finite and not negative"),
     (["--relative-tolerance", "inf"], "finite and not negative"),

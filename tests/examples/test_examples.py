@@ -145,6 +145,14 @@ def test_quantization_impact(tmp_path):
     assert done.stdout.splitlines()[-1] == "the whole model takes 1/2 of the bytes"
 
 
+def test_cluster_demo(demo):
+    pytest.importorskip("distributed")
+    done = run(sys.executable, EXAMPLES / "cluster_demo.py", "base", "finetuned", cwd=demo)
+    assert done.returncode == 0, done.stderr
+    assert "through a scheduler and 3 workers" in done.stdout
+    assert "the same as without them" in done.stdout
+
+
 def test_trajectory(tmp_path):
     done = run(sys.executable, EXAMPLES / "trajectory.py", tmp_path / "run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
