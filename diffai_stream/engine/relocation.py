@@ -10,7 +10,6 @@ from diffai_stream.engine.program import Program
 from diffai_stream.errors import DiffaiError
 from diffai_stream.formats.base import TensorEntry
 from diffai_stream.plan.chunks import Batch, Slice
-from diffai_stream.storage.extent import FileStamp
 
 Maps = Sequence[tuple[str, str]]
 
@@ -30,10 +29,6 @@ class Relocation(NamedTuple):
         elsewhere = program.elsewhere()
         stamps = [stamp._replace(path=self.remote.get(path, path)) for path, stamp in elsewhere.stamps.items()]
         return elsewhere._replace(stamps={stamp.path: stamp for stamp in stamps})
-
-    def stamps(self, program: Program) -> tuple[FileStamp, ...]:
-        """What every worker has to see."""
-        return tuple(self.program(program).stamps.values())
 
     def batch(self, batch: Batch) -> Batch:
         """The batch with the paths of the workers."""

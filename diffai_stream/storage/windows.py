@@ -57,6 +57,8 @@ def check_unchanged(descriptor: int, extent: Extent, stop: int, stamp: FileStamp
         stamp.check(descriptor, is_local)
     size = os.fstat(descriptor).st_size
     if extent.offset + stop > size:
+        if stamp is not None:
+            stamp.check(descriptor, is_local)  # it may have shrunk since
         raise TensorError(f"the file ends at byte {size}, before the tensor does", path=extent.path, offset=size)
 
 
