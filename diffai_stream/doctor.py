@@ -28,6 +28,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
     "zarr": ("zarr",),
     "formats": ("h5py", "gguf"),
     "clustering": ("scipy",),
+    "remote": ("obstore",),
 }
 """The libraries of each pip extra."""
 

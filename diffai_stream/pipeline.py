@@ -58,7 +58,7 @@ def compare(
         records = Run(first, progress, store=store, profiles=_profiles(profiles, first)).records()
     else:
         records = _trajectory(opened, first, plans, options, progress, store, profiles)
-    return Comparison(_documented(_closing(records, store), options), paths)
+    return Comparison(_documented(_closing(records, store), options), [checkpoint.path for checkpoint in opened])
 
 
 def _profiles(profiles: Mapping[str, Profile], session: Session) -> Profiles | None:

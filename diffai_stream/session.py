@@ -17,7 +17,7 @@ from diffai_stream.errors import UsageError
 from diffai_stream.formats.base import Checkpoint, Oddity
 from diffai_stream.options import Options
 from diffai_stream.plan.chunks import Batch, Slice, batches, real_shape, slices_of
-from diffai_stream.plan.memory import check_limit, projected_nbytes, statistics_nbytes
+from diffai_stream.plan.memory import REMOTE_NBYTES, check_limit, projected_nbytes, statistics_nbytes
 from diffai_stream.plan.pairs import TensorPair
 from diffai_stream.plan.sources import is_gathered, scanned_encoding
 from diffai_stream.statistics.content_hash import ContentHash
@@ -25,6 +25,7 @@ from diffai_stream.statistics.finishing import Wants
 from diffai_stream.statistics.joint import is_joint
 from diffai_stream.statistics.layout import View
 from diffai_stream.statistics.scanner import Ask
+from diffai_stream.storage.remote.addresses import is_remote
 from diffai_stream.storage.windows import IO_MODES
 from diffai_stream.verdict import check_fail_on
 
@@ -115,11 +116,12 @@ def prepare(
             check_analysis(pairs, options)
     context = RunContext(old, new, tuple(pairs), count=pair_count, base=base, model_type=options.model_type)
     plan, skipped = _plan(context, analyses, options, is_hashed or is_profiled)
-    projected = _projected(pairs, plan, options)
+    stamps = {**(base.stamps if base else {}), **new.stamps, **old.stamps}
+    has_remote = _has_remote(stamps, options)
+    projected = _projected(pairs, plan, options) + (REMOTE_NBYTES if has_remote else 0)
     check_limit(projected, options.memory_limit, options.chunk_size, worker_count(options))
     ask = Ask(not options.fast, options.stats or not options.fast, options.epsilon, options.relative_tolerance)
     wants = Wants(options.stats, options.stats, options.histograms, laws=not options.fast, codes=not options.fast)
-    stamps = {**(base.stamps if base else {}), **new.stamps, **old.stamps}
     program = Program(ask, wants, options.io, options.chunk_size, stamps)
     told = (*untold, *skipped)
     return Session(old, new, tuple(pairs), tuple(oddities), analyses, tuple(plan), told, program, options, context, projected)
@@ -143,6 +145,14 @@ def check(options: Options) -> None:
         raise UsageError("--workers must be at least 1")
     if options.precision_loss_threshold is not None and not options.precision_loss_threshold >= 0:
         raise UsageError("--precision-loss-threshold must be 0 or more")
+
+
+def _has_remote(paths: Iterable[str], options: Options) -> bool:
+    """Whether remote objects are read. Raises UsageError where they would be read by workers of a cluster."""
+    path = next(filter(is_remote, paths), None)
+    if path is not None and executor_name(options) == "distributed":
+        raise UsageError("remote objects are read by this process alone; leave the scheduler out, or download it", path=path)
+    return path is not None
 
 
 def _check_asked(options: Options) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from diffai_stream.errors import UsageError
+from diffai_stream.storage.remote.addresses import shown
 
 if TYPE_CHECKING:
     from diffai_stream.report.progress import Progress
@@ -42,8 +43,8 @@ def expanded(paths: Sequence[str]) -> list[str]:
 def _too_few(paths: Sequence[str], several: Sequence[str]) -> str:
     if several:
         return f"a comparison needs two checkpoints; {several[0]} holds only one checkpoint-<step>"
-    shown = f"; diffai inspect {paths[0]} shows what is in one" if paths else ""
-    return f"a comparison needs two checkpoints{shown}"
+    told = f"; diffai inspect {shown(paths[0])} shows what is in one" if paths else ""
+    return f"a comparison needs two checkpoints{told}"
 
 
 def steps_in(path: str) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any
 from diffai_stream.context.base import Scalar
 from diffai_stream.errors import FormatError
 from diffai_stream.formats.inert import open_regular, read_exactly, read_json
+from diffai_stream.storage.remote.mirror import local
 
 MAX_CONFIG_NBYTES = 16 << 20
 MAX_TOKENIZER_NBYTES = 256 << 20
@@ -19,6 +20,7 @@ MAX_SCALARS = 5000
 
 def folder_of(path: str) -> str:
     """The directory whose files explain the checkpoint at `path`: the path itself, or the one it lies in."""
+    path = local(path)
     return path if os.path.isdir(path) else os.path.dirname(os.path.abspath(path))
 
 

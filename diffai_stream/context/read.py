@@ -12,6 +12,7 @@ from diffai_stream.context.tokenizer import tokenizer_beside, tokenizer_within
 from diffai_stream.context.training import history_of, step_of
 from diffai_stream.errors import DiffaiError
 from diffai_stream.formats.base import Checkpoint, Oddity
+from diffai_stream.storage.remote.mirror import told
 
 T = TypeVar("T")
 TRAINING_ARGUMENTS = "training_args.bin"
@@ -30,7 +31,8 @@ class _Reader:
         try:
             found = read(self.folder, name)
         except DiffaiError as error:
-            self.oddities.append(Oddity("unreadable_context", error.message, error.path or os.path.join(self.folder, name)))
+            path = told(error.path or os.path.join(self.folder, name))
+            self.oddities.append(Oddity("unreadable_context", told(error.message), path))
             return None
         if found is not None:
             self.files.append(name)

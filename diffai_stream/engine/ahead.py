@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from math import prod
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
+from diffai_stream.engine.program import Program
 from diffai_stream.engine.results import BatchResult
 from diffai_stream.plan.chunks import Batch, Slice, real_shape
 from diffai_stream.storage.extent import Extent
 from diffai_stream.storage.read_ahead import Piece, ReadAhead
+from diffai_stream.storage.remote.addresses import is_remote
+
+if TYPE_CHECKING:
+    from diffai_stream.storage.remote.ahead import RemoteAhead
 
 GAP_NBYTES = 1 << 20  # what lies between two pieces of a file is read along with them up to here
 
@@ -22,8 +27,9 @@ _Range = tuple[str, int, int]
 class Ahead:
     """Reads ahead of a dask scheduler that is given these callbacks, until the context ends."""
 
-    def __init__(self, batches: Sequence[Batch]) -> None:
+    def __init__(self, batches: Sequence[Batch], program: Program) -> None:
         self._reading = ReadAhead((pieces_of(batch), batch.nbytes) for batch in batches)
+        self._fetching = _fetching(batches, program)
         self.callbacks = [(None, None, None, self._finished, None)]
 
     def __enter__(self) -> Self:
@@ -31,14 +37,27 @@ class Ahead:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._reading.stop()
+        if self._fetching:
+            self._fetching.stop()
 
     def used(self, result: BatchResult) -> None:
         """The bytes of a batch are done with."""
         self._reading.used(result.nbytes)
+        if self._fetching:
+            self._fetching.used(result.index)
 
     def _finished(self, key: tuple[str, int], result: BatchResult, *_: Any) -> None:
         if key[0] == "scan":
             self.used(result)
+
+
+def _fetching(batches: Sequence[Batch], program: Program) -> RemoteAhead | None:
+    """What fetches the remote objects of the batches ahead; None when all files are here."""
+    if not any(map(is_remote, program.stamps)):
+        return None
+    from diffai_stream.storage.remote.ahead import RemoteAhead
+
+    return RemoteAhead((batch.index, [p for p in pieces_of(batch) if is_remote(p.path)]) for batch in batches)
 
 
 def pieces_of(batch: Batch) -> list[Piece]:

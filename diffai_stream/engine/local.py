@@ -25,7 +25,7 @@ def run_synchronous(batches: Sequence[Batch], program: Program) -> Iterator[Batc
 
     from diffai_stream.engine.graph import window_graph
 
-    with single_threaded_blas(batches), Ahead(batches) as ahead:
+    with single_threaded_blas(batches), Ahead(batches, program) as ahead:
         for window in windows(batches):
             yield from get_sync(*window_graph(window, program), callbacks=ahead.callbacks)
 
@@ -33,7 +33,7 @@ def run_synchronous(batches: Sequence[Batch], program: Program) -> Iterator[Batc
 def run_threads(batches: Sequence[Batch], program: Program, worker_count: int) -> Iterator[BatchResult]:
     """Batch results in plan order from `worker_count` threads; closing the iterator stops after the current window."""
     threads = ThreadPoolExecutor(worker_count, thread_name_prefix="scan")
-    with single_threaded_blas(batches), threads as pool, Ahead(batches) as ahead:
+    with single_threaded_blas(batches), threads as pool, Ahead(batches, program) as ahead:
         feeder = _Feeder(batches, program, pool, ahead)
         try:
             yield from feeder

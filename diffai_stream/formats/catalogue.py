@@ -11,18 +11,20 @@ import stat
 from importlib import import_module
 from typing import Literal, NamedTuple, cast
 
-from diffai_stream.errors import DiffaiError, FormatError, MissingExtraError
+from diffai_stream.errors import DiffaiError, FormatError, MissingExtraError, UsageError
 from diffai_stream.formats.base import Checkpoint, Format
 from diffai_stream.formats.inert import file_error, listed, open_regular, path_status, read_exactly, stand_in
 from diffai_stream.formats.quantized.fold import fold
 from diffai_stream.formats.snapshots import is_cache_root, snapshot_of
 from diffai_stream.plugins import Catalogue, told
+from diffai_stream.storage.remote.addresses import is_remote
 
 HEAD_NBYTES = 4096
 
 
 class FormatRow(NamedTuple):
-    """One format: `module` is imported on use, `extra` is the pip extra it needs, `mapped` bytes are read where they lie."""
+    """One format: `module` is imported on use, `extra` is the pip extra it needs, `mapped` bytes are read where they lie,
+    `remote`: all it reads may be objects of a store."""
 
     name: str
     title: str
@@ -31,6 +33,7 @@ class FormatRow(NamedTuple):
     extra: str = ""
     access: Literal["mapped", "streamed"] = "mapped"
     notes: str = ""
+    remote: bool = False
 
     def load(self) -> Format:
         """The module of the format. Raises MissingExtraError when a library is not installed."""
@@ -53,7 +56,9 @@ _ROWS = (
         "diffai_stream.formats.huggingface",
         notes="sharded or single safetensors or pytorch_model.bin, diffusers components, the index itself, a cache root",
     ),
-    FormatRow("safetensors", "safetensors", (".safetensors",), "diffai_stream.formats.safetensors", notes="one file"),
+    FormatRow(
+        "safetensors", "safetensors", (".safetensors",), "diffai_stream.formats.safetensors", notes="one file", remote=True
+    ),
     FormatRow(
         "pytorch",
         "PyTorch checkpoint",
@@ -149,10 +154,19 @@ FORMATS: Catalogue[FormatRow] = Catalogue("formats", FormatRow, _ROWS)
 
 
 def open_checkpoint(path: str) -> Checkpoint:
-    """Index the checkpoint at a path, whatever its format; reads headers only.
+    """Index the checkpoint at a path or address, whatever its format; reads headers only.
 
-    Raises FormatError when it cannot be read or is of no known format, MissingExtraError when its library is not installed.
+    Raises FormatError when it cannot be read or is of no known format, MissingExtraError when its library is not installed,
+    UsageError for an address of a format that is not read remotely.
     """
+    if is_remote(path):
+        from diffai_stream.formats.remote import open_remote
+
+        return open_remote(path, lambda stand_in: _open(stand_in, is_remote=True))
+    return _open(path)
+
+
+def _open(path: str, is_remote: bool = False) -> Checkpoint:
     given, path = path, _index_of_prefix(path)
     status = path_status(path)
     head = b"" if stat.S_ISDIR(status.st_mode) else _read_head(path)
@@ -160,6 +174,9 @@ def open_checkpoint(path: str) -> Checkpoint:
     if row is None and not head:
         raise _no_weights(path)
     row = row or _by_name(path, head)
+    if is_remote and not row.remote:
+        known = listed([row.title for row in FORMATS.values() if row.remote])
+        raise UsageError(f"{row.title} is not read remotely ({known} are); download it first", path=path)
     checkpoint = _index(row, path)
     return fold(checkpoint._replace(path=given), _directory(path))
 

@@ -18,6 +18,8 @@ from io import FileIO
 from diffai_stream.errors import FormatError
 from diffai_stream.formats.base import Oddity
 from diffai_stream.storage.extent import FileStamp
+from diffai_stream.storage.remote import objects
+from diffai_stream.storage.remote.files import RemoteFile
 
 MAX_HEADER_NBYTES = 100_000_000  # the limit of the reference reader of safetensors; the largest known header is 6 MB
 _MAX_NUMEL = 2**63 - 1
@@ -95,6 +97,10 @@ def _kind(mode: int) -> str:
 @contextmanager
 def open_regular(path: str) -> Iterator[tuple[FileIO, FileStamp]]:
     """An open regular file and its stamp, whose path is the resolved one. Raises FormatError for all else, never blocks."""
+    if remote := objects.found(path):
+        with RemoteFile(remote) as opened:
+            yield opened, remote.stamp
+        return
     if stat.S_ISDIR(path_status(path).st_mode):
         raise FormatError("this is a directory, a file was expected", path=path)
     try:
@@ -113,12 +119,17 @@ def read_exactly(file: FileIO, offset: int, nbytes: int, path: str) -> bytes:
     """`nbytes` bytes from `offset` on. Raises FormatError when the file ends before."""
     parts, left = [], nbytes
     while left:
-        part = os.pread(file.fileno(), left, offset + nbytes - left)
+        part = read_at(file, offset + nbytes - left, left)
         if not part:
             raise FormatError(f"the file ends {left} bytes too early", path=path, offset=offset + nbytes - left)
         parts.append(part)
         left -= len(part)
     return b"".join(parts)
+
+
+def read_at(file: FileIO, offset: int, nbytes: int) -> bytes:
+    """At most `nbytes` bytes from `offset` on, of a local or a remote file; none at its end."""
+    return file.read_at(offset, nbytes) if isinstance(file, RemoteFile) else os.pread(file.fileno(), nbytes, offset)
 
 
 @contextmanager

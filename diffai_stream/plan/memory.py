@@ -22,6 +22,7 @@ HISTOGRAMS_NBYTES = 3 * MIB  # emitted runs of three views before they are cut t
 RESULT_NBYTES = 256 << 10  # one result: rows and sparse histograms
 RESULTS_WAITING = 96  # two windows finished, one in flight
 PAIRS_NBYTES = 640 << 10  # and 65,536 pairs of 8-bit codes with their counts, in a result and in a thread's tables
+REMOTE_NBYTES = 256 * MIB  # obstore, and what of remote objects is on its way or waits
 TENSOR_NBYTES = 3200  # index entries of both sides, pair, digest
 
 

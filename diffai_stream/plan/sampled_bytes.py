@@ -12,6 +12,7 @@ from diffai_stream.formats.base import Oddity, TensorEntry
 from diffai_stream.plan.matching import Matching
 from diffai_stream.plan.naming import natural_key
 from diffai_stream.storage.extent import Extent
+from diffai_stream.storage.remote import objects
 
 SAMPLE_NBYTES = 4096
 SAMPLE_COUNT = 8
@@ -20,7 +21,9 @@ Read = Callable[[str, int, int], bytes]
 
 
 def read_range(path: str, offset: int, nbytes: int) -> bytes:
-    """Bytes of a local file; fewer than asked for at its end. Raises OSError when it cannot be read."""
+    """Bytes of a file; fewer than asked for at its end. Raises OSError, of an object CheckpointError."""
+    if remote := objects.found(path):
+        return bytes(remote.read(offset, offset + nbytes))
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         return os.pread(descriptor, nbytes, offset)

@@ -30,6 +30,10 @@ def read_window(extent: Extent, start: int, stop: int, stamp: FileStamp | None, 
     """
     if stop <= start:
         return np.empty(0, np.uint8)
+    if "://" in extent.path and not extent.codec:
+        from diffai_stream.storage.remote.ahead import remote_window
+
+        return np.frombuffer(remote_window(extent, start, stop, stamp), np.uint8)
     if extent.codec:
         raw = read_decoded(extent, start, stop)
         raw.setflags(write=False)
@@ -63,8 +67,13 @@ def check_unchanged(descriptor: int, extent: Extent, stop: int, stamp: FileStamp
 
 
 def recheck(stamps: Iterable[FileStamp]) -> None:
-    """Raise ChangedFileError when a file is no longer the stamped one: called after its bytes were used."""
+    """Raise ChangedFileError when a file is no longer the stamped one: called after its bytes were used.
+
+    Each answer about a remote object was for the version that is stamped.
+    """
     for stamp in stamps:
+        if "://" in stamp.path:
+            continue
         try:
             descriptor, remote = FILES.duplicate(stamp.path)
         except OSError as error:

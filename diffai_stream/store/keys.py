@@ -78,7 +78,7 @@ def fingerprint(path: str, stamps: Mapping[str, FileStamp]) -> tuple[Any, ...] |
     """What tells a file from what it was before; None when nothing does, or when it is not the one that was indexed."""
     stamp = stamps.get(path)
     if "://" in path:
-        return tuple(stamp) if stamp is not None else None
+        return tuple(stamp) if stamp is not None and stamp.mtime_ns else None  # 0: its server tells no version
     for _ in range(LOOKS):
         status = os.stat(path)
         if stamp is not None and (status.st_size, status.st_mtime_ns) != (stamp.nbytes, stamp.mtime_ns):

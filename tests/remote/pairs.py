@@ -1,0 +1,38 @@
+"""Pairs of checkpoints on disk, and their records as those of addresses."""
+
+import json
+
+import numpy as np
+
+from diffai_stream import compare
+from tests.checkpoints import write_safetensors
+
+COSTS = ("run_id", "plan", "elapsed_seconds", "peak_memory_nbytes")
+
+
+def write_pair(folder):
+    """Two files: a tensor of many chunks, many small ones, a renamed one."""
+    random = np.random.default_rng(7)
+    values = {"embed.weight": random.standard_normal((900, 700)).astype(np.float32)}
+    values |= {f"layers.{n}.norm.weight": random.standard_normal(300).astype(np.float16) for n in range(40)}
+    changed = {name: value + value.dtype.type(0.01) if "3" in name else value for name, value in values.items()}
+    changed["embed.weight"] = values["embed.weight"] * 1.5
+    renamed = random.standard_normal((64, 200)).astype(np.float32)
+    paths = [folder / name for name in ("old.safetensors", "new.safetensors")]
+    for path, tensors in zip(paths, (values | {"once": renamed}, changed | {"now": renamed}), strict=True):
+        write_safetensors(path, tensors, {"format": "pt"})
+    return paths
+
+
+def records(*paths, **options):
+    """All records, less what depends on the run alone."""
+    found = compare(*map(str, paths), **{"workers": 2, "chunk_size": 1 << 16} | options)
+    return [{name: value for name, value in record.items() if name not in COSTS} for record in found]
+
+
+def moved(found, paths, addresses):
+    """Records of local files as those of addresses."""
+    text = json.dumps(found)
+    for path, address in zip(paths, addresses, strict=True):
+        text = text.replace(str(path), address)
+    return json.loads(text)
