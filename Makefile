@@ -74,7 +74,7 @@ fuzz: $(READY) ## examine FUZZ_FILES mutated files of all formats, then run the 
 	$(PY) -m tests.fuzz --count $(FUZZ_FILES)
 	for round in $$(seq $(FUZZ_ROUNDS)); do $(PY) -m pytest -n $(JOBS) -m hypothesis --hypothesis-seed=random || exit; done
 
-faults: $(READY) ## try every fault FAULT_ROUNDS times on large pairs: kills, full disks, changed inputs (4 GB of disk)
+faults: $(READY) ## try every fault FAULT_ROUNDS times on large pairs: kills, full disks, changed inputs (7 to 23 GB of disk)
 	@$(BIN)/diffai warmup
 	$(PY) -m tests.faults --rounds $(FAULT_ROUNDS)
 

@@ -40,6 +40,8 @@ def run(arguments: Sequence[str], name: str = "diffai") -> int:
             return BROKEN_PIPE
         except KeyboardInterrupt:
             return signals.exit_status
+        except MemoryError:
+            complain("not enough memory; try fewer --workers or a smaller --chunk-size")
         except Exception as error:
             _report(error)
         return TROUBLE

@@ -56,10 +56,8 @@ def scan_batch(batch: Batch, program: Program) -> BatchResult:
     results: list[Result] = []
     for group in _groups(_readings(batch, program, results)):
         try:
-            results += _scan_group(group, program)
-            recheck({program.stamps[path] for path in _paths(group) if path in program.stamps})
+            results += _scanned(group, program)
         except DiffaiError as error:
-            results = [r for r in results if not _concerns(r, group)]
             results += _retry(group, program, error)
     return BatchResult(batch.index, tuple(results), batch.nbytes)
 
@@ -80,11 +78,6 @@ def _paths(group: Sequence[Reading]) -> set[str]:
     return {extent.path for r in group for source in (r.old, r.new) for extent in source.extents}
 
 
-def _concerns(result: Result, group: Sequence[Reading]) -> bool:
-    pieces = result.pieces if isinstance(result, FinishedResult) else (result.piece,)
-    return any(reading.piece is piece for reading in group for piece in pieces)
-
-
 def _retry(group: Sequence[Reading], program: Program, error: DiffaiError) -> list[Result]:
     """Each slice of a failed group by itself, so that only what is unreadable is lost."""
     if len(group) == 1 or isinstance(error, ChangedFileError):  # a changed file fails every slice of the group alike
@@ -92,9 +85,7 @@ def _retry(group: Sequence[Reading], program: Program, error: DiffaiError) -> li
     results: list[Result] = []
     for reading in group:
         try:
-            alone = _scan_group([reading], program)
-            recheck({program.stamps[path] for path in _paths([reading]) if path in program.stamps})
-            results += alone
+            results += _scanned([reading], program)
         except DiffaiError as failure:
             results += _retry([reading], program, failure)
     return results
@@ -129,6 +120,17 @@ def _neighbours(left: Reading, right: Reading) -> bool:
         if path_a != path_b or not 0 <= offset_b - end <= GAP_NBYTES:
             return False
     return True
+
+
+def _scanned(group: Sequence[Reading], program: Program) -> list[Result]:
+    """The results of a group whose files are still those that were indexed. Raises DiffaiError."""
+    try:
+        results = _scan_group(group, program)
+    except MemoryError as error:  # before or after a kernel, never within one: they allocate nothing
+        path = next(iter(sorted(_paths(group))), None)
+        raise TensorError("not enough memory; try fewer --workers or a smaller --chunk-size", path=path) from error
+    recheck({program.stamps[path] for path in _paths(group) if path in program.stamps})
+    return results
 
 
 def _scan_group(group: Sequence[Reading], program: Program) -> list[Result]:

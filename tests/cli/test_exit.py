@@ -73,6 +73,13 @@ def test_a_defect_is_said_in_one_line_with_a_traceback_on_request(diffai, use, m
     assert "Traceback" in diffai("a", "b")[2]
 
 
+def test_memory_that_is_not_there_is_no_defect(diffai, use):
+    use(FakePipeline([header(), MemoryError()]))
+    status, _, err = diffai("a", "b")
+    assert status == 2
+    assert err == "diffai: error: not enough memory; try fewer --workers or a smaller --chunk-size\n"
+
+
 def test_a_broken_pipe_of_the_engine_is_not_taken_for_ours(diffai, use):
     use(FakePipeline([header(), BrokenPipeError(32, "worker gone")]))
     status, _, err = diffai("a", "b")

@@ -7,7 +7,9 @@ import sys
 import numpy as np
 import pytest
 
-from tests.checkpoints import write_raw_safetensors
+from diffai_stream.engine import scan
+from tests.checkpoints import write_raw_safetensors, write_safetensors
+from tests.validation import run
 
 PROGRAM = """
 import re, sys
@@ -79,3 +81,28 @@ def projected(pair, *flags):
 
 def test_states_of_other_statistics_are_in_the_promise(pair):
     assert projected(pair, "--similarity-matrix") >= projected(pair) + 2 * 8 * 4096 * 200
+
+
+def test_what_cannot_be_allocated_is_an_error_of_its_tensor(tmp_path, monkeypatch):
+    values = {name: np.full((3, 4), number, np.float32) for number, name in enumerate("abc")}
+    old = write_safetensors(tmp_path / "old.safetensors", values)
+    new = write_safetensors(tmp_path / "new.safetensors", {name: value + 1 for name, value in values.items()})
+    read, asked = scan._scan_one, scan._scan_group
+
+    def alone(reading, program):
+        if reading.piece.name == "b":
+            raise MemoryError
+        return read(reading, program)
+
+    def together(group, program):
+        if len(group) > 1:
+            raise MemoryError
+        return asked(group, program)
+
+    monkeypatch.setattr(scan, "_scan_one", alone)
+    monkeypatch.setattr(scan, "_scan_group", together)
+    records = run(old, new, executor="synchronous")
+    (error,) = [record for record in records if record["type"] == "error"]
+    assert (error["tensor"], error["path"]) == ("b", str(new))
+    assert "not enough memory" in error["message"]
+    assert [record["name"] for record in records if record["type"] == "tensor"] == ["a", "c"]

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import sys
+import tempfile
 from collections.abc import Callable, Mapping
 from functools import cache
 from importlib.util import find_spec
@@ -12,11 +16,15 @@ import numpy as np
 
 from tests.checkpoints import write_safetensors, write_sharded
 
+ROOT = Path(__file__).parents[2]
 Tensors = dict[str, np.ndarray]
 
 
 class Scale(NamedTuple):
-    """How large: matrices of rows x columns, the chunk size in which they are many tasks, and the number of shards."""
+    """How large: matrices of rows x columns, the chunk size in which they are many tasks, and the number of shards.
+
+    With `shape` the pair is the one of that shape that bench/pair.py writes.
+    """
 
     name: str
     matrices: int
@@ -24,6 +32,7 @@ class Scale(NamedTuple):
     columns: int
     chunk: str
     shards: int
+    shape: str = ""
 
 
 SMALL = Scale("small", 96, 256, 256, "64KiB", 12)  # 19 MB a side
@@ -125,10 +134,24 @@ def written(folder: Path, kind: str, scale: Scale, seed: int = 0) -> Pair:
     """The pair of a kind, written into a folder once."""
     home = folder / f"{kind}-{scale.name}-{seed}"
     home.mkdir(parents=True)
+    if scale.shape:
+        return _of_benchmark(home, scale)
     old, new = tensors(scale, seed)
     (old_name, old_files), (new_name, new_files) = KINDS[kind](home / "old", old, scale), KINDS[kind](home / "new", new, scale)
     holds = tuple((path, tuple(part)) for path, part in {**old_files, **new_files}.items())
     return Pair(kind, home, old_name, new_name, scale, holds)
+
+
+def _of_benchmark(home: Path, scale: Scale) -> Pair:
+    """Which tensors lie where is not told: these files are too large to be harmed."""
+    command = [sys.executable, str(ROOT / "bench" / "pair.py"), str(home), "--shape", scale.shape]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return Pair("file", home, "old.safetensors", "new.safetensors", scale, ())
+
+
+def free_nbytes() -> int:
+    """Bytes that are free where pairs are written."""
+    return shutil.disk_usage(tempfile.gettempdir()).free
 
 
 def many_shards(scale: Scale, count: int) -> Scale:

@@ -1,4 +1,4 @@
-"""What the system gives: the time, open files, memory."""
+"""What the system gives: the time, open files."""
 
 from __future__ import annotations
 
