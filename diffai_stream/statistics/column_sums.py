@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffai_stream.native import Entry
-from diffai_stream.statistics.base import Statistic, Tile, same_type
+from diffai_stream.statistics.base import Statistic, Tile, sides_of
 from diffai_stream.statistics.layout import LEAF_NUMEL, View, leaf_numel
-from diffai_stream.statistics.tree import Node, joined, leaves, total
+from diffai_stream.statistics.tree import Node, joined, nodes, total
 
 _MODULE = "diffai_stream.statistics.kernels.column_sums"
 sum_columns32, sum_columns64 = Entry(_MODULE, "sum_columns32"), Entry(_MODULE, "sum_columns64")
@@ -70,11 +70,15 @@ class ColumnSums(Statistic[ColumnBlocks]):
         if not columns or tile.numel == 0:
             return self.merge(state, ColumnBlocks((), columns))
         leaf = leaf_numel(tile.shape)
-        sums = np.empty((-(-tile.numel // leaf), len(ColumnField) * columns))
-        old, new = same_type(tile)
-        (sum_columns32 if old.dtype == np.float32 else sum_columns64)(old, new, columns, leaf // columns, sums)
-        blocks = leaves(tile.first // leaf, sums.reshape(-1, len(ColumnField), columns))
-        return self.merge(state, ColumnBlocks(blocks, columns))
+        sides = sides_of(tile, View.OLD, View.NEW)
+        sum_columns = sum_columns32 if sides[0].values.dtype == np.float32 else sum_columns64
+        blocks, start = [], tile.first // leaf
+        for first, count in nodes(start, -(-tile.numel // leaf)):
+            stack = np.empty((count.bit_length(), len(ColumnField) * columns))
+            at, stop = (first - start) * leaf, min((first - start + count) * leaf, tile.numel)
+            sum_columns(*sides[0], *sides[1], columns, leaf // columns, at, stop, stack)
+            blocks.append(Node(first, count, stack[0].reshape(len(ColumnField), columns).copy()))
+        return self.merge(state, ColumnBlocks(tuple(blocks), columns))
 
     def merge(self, left: ColumnBlocks, right: ColumnBlocks) -> ColumnBlocks:
         """The nodes of both parts; two children of one node become that node."""

@@ -6,7 +6,7 @@ the order of additions follows from the number of leaves alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +19,15 @@ class Node(NamedTuple):
     first: int
     count: int  # type: ignore[assignment]  # hides tuple.count
     sums: NDArray[np.float64]
+
+
+def nodes(first: int, count: int) -> Iterator[tuple[int, int]]:
+    """(number of its first leaf, number of leaves) of the largest nodes that `count` leaves from `first` on fill, in order."""
+    while count:
+        largest = 1 << (count.bit_length() - 1)
+        size = min(largest, first & -first) if first else largest
+        yield first, size
+        first, count = first + size, count - size
 
 
 def leaves(first: int, sums: NDArray[np.float64]) -> tuple[Node, ...]:
