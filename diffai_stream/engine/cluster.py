@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from diffai_stream.engine.ahead import pieces_of
 from diffai_stream.engine.connection import connected
 from diffai_stream.engine.local import run_threads
 from diffai_stream.engine.program import Program
@@ -116,9 +117,12 @@ class Flight:
         load = Counter(self._given[other] for other in self._futures)
         self._given[number] = address = min(threads, key=lambda address: load[address] / threads[address])
         batch = self._relocation.batch(self._batches[number])
+        ahead = [
+            piece for later in self._batches[number + self._window :][:1] for piece in pieces_of(self._relocation.batch(later))
+        ]
         key = f"scan-{self._token}-{number}"
         future = self._client.submit(
-            *(scan_packed, batch, self._token),
+            *(scan_packed, batch, self._token, ahead),
             key=key,
             pure=False,
             priority=-number,

@@ -6,7 +6,9 @@ A worker is told the program once; a task carries descriptors (paths, offsets), 
 from __future__ import annotations
 
 import platform
+import queue
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, NamedTuple
 
@@ -17,6 +19,7 @@ from diffai_stream.engine.results import BatchResult, FailedResult, FinishedResu
 from diffai_stream.engine.scan import scan_batch
 from diffai_stream.plan.chunks import Batch
 from diffai_stream.storage.extent import FileStamp
+from diffai_stream.storage.read_ahead import Piece, ReadAhead
 
 PACKAGES = ("numpy", "numba")  # what figures are computed with
 KEPT_PROGRAMS = 8
@@ -68,8 +71,13 @@ def different_file(stamps: Sequence[FileStamp]) -> str | None:
     return None
 
 
-def scan_packed(batch: Batch, token: str) -> Any:
-    """The results of a batch, with places in it for its slices; Untold when the program has to be told first."""
+def scan_packed(batch: Batch, token: str, ahead: Sequence[Piece] = ()) -> Any:
+    """The results of a batch, with places in it for its slices; Untold when the program has to be told first.
+
+    `ahead` is what a batch reads that comes soon: it is brought into the page cache meanwhile.
+    """
+    if ahead:
+        _reading().put((ahead, 0))
     program = _programs.get(token)
     if program is not None:
         with single_threaded_blas([batch]):
@@ -77,6 +85,14 @@ def scan_packed(batch: Batch, token: str) -> Any:
     from distributed import get_worker
 
     return Untold(get_worker().address)
+
+
+@lru_cache(maxsize=1)
+def _reading() -> queue.SimpleQueue[Any]:
+    """What the one thread of this worker that reads ahead is told."""
+    steps: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    ReadAhead(iter(steps.get, None))
+    return steps
 
 
 def packed(result: BatchResult, batch: Batch) -> BatchResult:
