@@ -55,6 +55,7 @@ _ROWS = (
         (".safetensors.index.json",),
         "diffai_stream.formats.huggingface",
         notes="sharded or single safetensors or pytorch_model.bin, diffusers components, the index itself, a cache root",
+        remote=True,
     ),
     FormatRow(
         "safetensors", "safetensors", (".safetensors",), "diffai_stream.formats.safetensors", notes="one file", remote=True
@@ -72,6 +73,7 @@ _ROWS = (
         (".gguf",),
         "diffai_stream.formats.gguf",
         notes="versions 2 and 3, little endian, split models by any part; lookup types need the gguf package",
+        remote=True,
     ),
     FormatRow(
         "pickle",
@@ -162,7 +164,8 @@ def open_checkpoint(path: str) -> Checkpoint:
     if is_remote(path):
         from diffai_stream.formats.remote import open_remote
 
-        return open_remote(path, lambda stand_in: _open(stand_in, is_remote=True))
+        suffixes = [suffix for row in FORMATS.values() for suffix in row.suffixes if not suffix.endswith(".zarr")]
+        return open_remote(path, lambda stand_in: _open(stand_in, is_remote=True), suffixes)
     return _open(path)
 
 

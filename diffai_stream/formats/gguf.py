@@ -14,7 +14,7 @@ from diffai_stream.encodings.ggml import OPAQUE, TYPES, GgmlType
 from diffai_stream.errors import CheckpointError, FormatError, TensorError
 from diffai_stream.formats.base import Checkpoint, Component, Oddity, TensorEntry
 from diffai_stream.formats.gguf_header import Declared, Header, read_header
-from diffai_stream.formats.inert import Notes, collection_paused, element_count, file_error, listed, open_regular
+from diffai_stream.formats.inert import Notes, collection_paused, element_count, file_error, listed, open_regular, read_at
 from diffai_stream.formats.snapshots import blob_identity, cached_names, is_cache_root, snapshot_of
 from diffai_stream.storage.extent import Extent, FileStamp
 
@@ -188,7 +188,7 @@ def _read(path: str) -> _File:
     """One file. Raises FormatError when its header cannot be read."""
     notes = Notes(path)
     with open_regular(path) as (file, stamp):
-        magic = os.pread(file.fileno(), 4, 0)
+        magic = read_at(file, 0, 4)
         if magic in _OLD_MAGICS:
             message = "a file of llama.cpp from before GGUF (2023), which is no longer read; convert the original weights again"
             raise FormatError(message, path=path, offset=0)

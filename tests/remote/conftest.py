@@ -1,7 +1,7 @@
 import pytest
 
 from diffai_stream.storage.remote import service
-from tests.remote.pairs import moved, records, write_pair
+from tests.remote.pairs import moved, records, write_folders, write_pair
 from tests.remote.server import serving
 
 
@@ -28,6 +28,18 @@ def expected(pair):
     """The records of the pair at two addresses."""
     local = records(*pair)
     return lambda *addresses: moved(local, pair, addresses)
+
+
+@pytest.fixture(scope="session")
+def folders(tmp_path_factory):
+    return write_folders(tmp_path_factory.mktemp("folders"))
+
+
+@pytest.fixture(scope="session")
+def expected_of_folders(folders):
+    """The records of the folders at two addresses, with all that configuration and vocabulary tell."""
+    local = records(*folders, all_analyses=True)
+    return lambda *addresses: moved(local, folders, addresses)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ class Files:
 
     def __init__(self, content):
         self.content = dict(content)
-        self.etags, self.requests, self.faults = {}, [], []
+        self.etags, self.requests, self.faults, self.modified = {}, [], [], ""
         self.seen = Counter()
 
     def etag(self, path):
@@ -65,6 +65,8 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Range", f"bytes {start}-{start + len(body) - 1}/{len(data)}")
         if etag:
             self.send_header("ETag", etag)
+        if files.modified:
+            self.send_header("Last-Modified", files.modified)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if cut:
@@ -80,11 +82,17 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
 
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request, client_address):
+        """A client that went away is none."""
+
+
 @contextmanager
 def serving(content=()):
     """(files, address) of a server that ends with the context."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
+    server = Server(("127.0.0.1", 0), Handler)
     server.files = Files(content)
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()

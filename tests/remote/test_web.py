@@ -8,7 +8,7 @@ import pytest
 
 from diffai_stream import compare, inspect, open_checkpoint
 from diffai_stream.errors import FormatError, UsageError
-from diffai_stream.storage.remote import service
+from diffai_stream.storage.remote import objects, service
 from tests.checkpoints import write_safetensors
 from tests.remote.pairs import moved, records
 
@@ -75,7 +75,6 @@ def always(act):
 
 
 LASTING = {
-    "ranges are ignored": (always(lambda h, p: h.serve(p, ranges=False)), FormatError, "ignores ranges.*download it first"),
     "too many bytes": (always(lambda h, p: h.serve(p, extra=b"x")), FormatError, "bytes where|HTTP|failed"),
     "503": (always(lambda h, _: h.refuse(503)), FormatError, r"HTTP 503 \(after 6 attempts\); try again later"),
     "403": (always(lambda h, _: h.refuse(403)), FormatError, "access is refused"),
@@ -93,6 +92,14 @@ def test_what_lasts_is_said(name, web, served):
     with pytest.raises(kind, match=words) as raised:
         open_checkpoint(served[0])
     assert raised.value.path == served[0]
+
+
+def test_of_a_server_without_ranges_small_files_are_taken_whole(web, served, expected, monkeypatch):
+    web[0].faults.append(always(lambda handler, path: handler.serve(path, ranges=False)))
+    assert records(*served) == expected(*served)
+    monkeypatch.setattr(objects, "WHOLE_NBYTES", 1 << 20)
+    with pytest.raises(FormatError, match=r"ignores ranges.*download it first"):
+        open_checkpoint(served[0])
 
 
 def test_a_server_that_hangs_ends_the_run(web, served, monkeypatch):
@@ -145,6 +152,14 @@ def test_a_weak_version_is_watched(web, served):
     files.etags = dict.fromkeys(files.content, 'W/"one"')
     comparison = compare(*served, chunk_size=1 << 16, workers=1)
     files.etags = dict.fromkeys(files.content, 'W/"two"')
+    assert {record["error"] for record in comparison if record["type"] == "error"} == {"ChangedFileError"}
+
+
+def test_without_an_etag_the_time_of_the_last_change_is_watched(web, served):
+    files, _ = web
+    files.etags, files.modified = dict.fromkeys(files.content, ""), "Mon, 01 Jan 2024 00:00:00 GMT"
+    comparison = compare(*served, chunk_size=1 << 16, workers=1)
+    files.modified = "Tue, 02 Jan 2024 00:00:00 GMT"
     assert {record["error"] for record in comparison if record["type"] == "error"} == {"ChangedFileError"}
 
 

@@ -13,6 +13,7 @@ _REMOTE = re.compile(rf"({'|'.join(SCHEMES)})://", re.IGNORECASE)
 _ADDRESS = re.compile(
     r"(?P<scheme>\w+)://(?:(?P<user>[^/?#]*)@)?(?P<host>[^/?#@]*)(?P<path>[^?#]*)(?:\?(?P<query>[^#]*))?(?:#.*)?", re.DOTALL
 )
+_REPOSITORY = re.compile(r"/(?P<name>[^/@]+)(?:@(?P<revision>refs/(?:pr|convert)/[^/]+|[^/]+))?(?:/+(?P<inside>.+))?")
 _WEB = ("http", "https")
 
 
@@ -42,6 +43,18 @@ class Address(NamedTuple):
         """The last part of the path as a file name, empty for what ends in a slash."""
         last = self.path.rpartition("/")[2]
         return unquote(last) if self.scheme in _WEB else last
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether it can only be a folder: it ends in a slash, or is a whole server, bucket or repository."""
+        return not self.name or (self.scheme == "hf" and not self.repository()[2])
+
+    def repository(self) -> tuple[str, str, str]:
+        """Of the hub: organization/repository, revision, path in it. Raises UsageError."""
+        match = _REPOSITORY.fullmatch(self.path.rstrip("/"))
+        if match is None:
+            raise UsageError("an address of the hub is hf://ORGANIZATION/REPOSITORY[@REVISION][/PATH]", path=self.shown)
+        return f"{self.host}/{match['name']}", unquote(match["revision"] or "main"), match["inside"] or ""
 
     @property
     def folder(self) -> Address:

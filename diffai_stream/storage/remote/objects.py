@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from diffai_stream.errors import ChangedFileError, FormatError
 from diffai_stream.storage.extent import FileStamp
-from diffai_stream.storage.remote.service import Answer, OutsideError, Service, Version
+from diffai_stream.storage.remote.service import Answer, OutsideError, Service, UnrangedError, Version
 
 if TYPE_CHECKING:
     from obstore import Bytes
 
 Buffer: TypeAlias = "Bytes | memoryview"
 HEAD_NBYTES = 256 << 10  # read when an object is seen first: most headers, and the size and version along with them
-EMPTY = Answer(b"", 0, Version())  # as good as the bytes of obstore
+WHOLE_NBYTES = 16 << 20  # up to here an object is taken whole from a server that sends no ranges
 
 _lock = threading.Lock()
 _objects: dict[str, RemoteObject] = {}
@@ -38,14 +38,19 @@ class RemoteObject:
         """The first bytes, size and version, asked for once. Raises CheckpointError."""
         with self._lock:
             if self._head is None:
-                try:
-                    head = self._service.get(self._key, 0, HEAD_NBYTES, self.path, self._version)
-                except OutsideError:  # of no bytes there are no first ones
-                    head = EMPTY
-                self._check(head, 0, min(HEAD_NBYTES, head.nbytes))
-                self._version, self._head = head.version, head
+                head = self._first()
+                self._check(head, 0, max(min(HEAD_NBYTES, head.nbytes), len(head.data)))
+                self._head = head
                 _name(self)
             return self._head
+
+    def _first(self) -> Answer:
+        try:
+            return self._service.get(self._key, 0, HEAD_NBYTES, self.path, self._version)
+        except OutsideError:  # of no bytes there are no first ones
+            return Answer(b"", 0, self._version or Version())
+        except UnrangedError:
+            return self._service.whole(self._key, WHOLE_NBYTES, self.path)
 
     @property
     def stamp(self) -> FileStamp:
@@ -70,7 +75,7 @@ class RemoteObject:
         """Let go of the first bytes, unless they are all there is."""
         with self._lock:
             if self._head is not None and self._head.nbytes > len(self._head.data):
-                self._head = self._head._replace(data=EMPTY.data)
+                self._head = self._head._replace(data=b"")
 
     def is_same(self, other: RemoteObject) -> bool:
         """Whether another one is the same version of the same object, as far as servers tell."""
@@ -81,9 +86,9 @@ class RemoteObject:
 
     def _check(self, answer: Answer, start: int, stop: int) -> None:
         """Raise unless an answer holds the bytes [start, stop) of the version that is pinned."""
-        known, version = self._head, self._version
-        is_same = known is None or (answer.nbytes == known.nbytes and answer.version == known.version)
-        if not is_same or (version is not None and version.etag and answer.version.etag != version.etag):
+        known = self._head.version if self._head else self._version
+        is_same = known is None or known.fits(answer.version)
+        if not is_same or (self._head is not None and answer.nbytes != self._head.nbytes):
             raise ChangedFileError("the object was replaced while it was read; compare again", path=self.path, offset=start)
         if len(answer.data) != stop - start:
             message = f"its server sent {len(answer.data)} bytes where {stop - start} are due; download it first"

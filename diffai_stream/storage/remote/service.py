@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import random
 import re
-import threading
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from diffai_stream.errors import ChangedFileError, CheckpointError, FormatError, MissingExtraError
 
@@ -22,6 +22,7 @@ FIRST_PAUSE_SECONDS = 0.2  # doubled each time, less a random part of it
 PATIENCE_SECONDS = 90.0  # no attempt is begun later than that after the first
 CONNECT_SECONDS = 10.0
 STALL_SECONDS = 30.0  # without a byte
+NO_RANGES = "its server cannot send parts of it (it ignores ranges); download it first"
 _STATUS = re.compile(r"status code: (\d{3})")
 _TRANSIENT = (408, 425, 429)
 _REASONS = (
@@ -32,6 +33,9 @@ _REASONS = (
     (re.compile("Interrupted|kind: Body|IncompleteMessage|UnexpectedEof", re.IGNORECASE), "the connection was cut"),
 )
 _ABSENT = (404, 410)
+_ELSEWHERE = 301
+_CREDENTIALS = re.compile(r"169\.254\.169\.254|169\.254\.170\.2|metadata\.google|/token|credential", re.IGNORECASE)
+T = TypeVar("T")
 
 
 class Version(NamedTuple):
@@ -44,6 +48,12 @@ class Version(NamedTuple):
     def is_strong(self) -> bool:
         """Whether a server compares it itself (`If-Match`)."""
         return self.etag not in ("", "*") and not self.etag.startswith("W/")
+
+    def fits(self, other: Version) -> bool:
+        """Whether both may be of one content: equal ETags, or where one side tells none, equal times."""
+        if self.etag and other.etag:
+            return self.etag == other.etag
+        return self.modified == other.modified or not (self.modified and other.modified)
 
 
 class Answer(NamedTuple):
@@ -62,6 +72,10 @@ class RefusedError(FormatError):
     """The store does not let us read it."""
 
 
+class UnrangedError(FormatError):
+    """The server sends only whole objects."""
+
+
 class OutsideError(FormatError):
     """The range lies outside of the object."""
 
@@ -76,7 +90,6 @@ class Service:
     def __init__(self, store: Any, hint: str) -> None:
         self.store, self._hint = store, hint
         self._lost = ""
-        self._lock = threading.Lock()
 
     def get(self, key: str, start: int, stop: int, path: str, version: Version | None = None) -> Answer:
         """Bytes [start, stop) of an object, fewer at its end; `path` is its name in errors.
@@ -86,12 +99,23 @@ class Service:
         options: dict[str, Any] = {"range": (start, stop)}
         if version is not None and version.is_strong:
             options["if_match"] = version.etag
+        return self._repeated(lambda: self._once(key, options, path), path)
+
+    def whole(self, key: str, limit: int, path: str) -> Answer:
+        """A small object in one piece, where no ranges are sent. Raises what `get` raises, FormatError above the limit."""
+        return self._repeated(lambda: self._once(key, {}, path, limit), path)
+
+    def names(self, prefix: str, path: str) -> tuple[dict[str, Version], list[str]]:
+        """What lies directly under a prefix: objects by key with their versions, and folders. Raises what `get` raises."""
+        return self._repeated(lambda: self._listed(prefix, path), path)
+
+    def _repeated(self, attempt_once: Callable[[], T], path: str) -> T:
         begun, attempt = time.monotonic(), 0
         while True:
             if self._lost:
-                raise FormatError(self._lost, path=path, offset=start)
+                raise FormatError(self._lost, path=path)
             try:
-                return self._once(key, options, path)
+                return attempt_once()
             except _Again as reason:
                 attempt += 1
                 if attempt == ATTEMPTS or time.monotonic() - begun > PATIENCE_SECONDS:
@@ -99,18 +123,30 @@ class Service:
                     continue
                 time.sleep(FIRST_PAUSE_SECONDS * 2 ** (attempt - 1) * random.uniform(0.5, 1))
 
-    def _once(self, key: str, options: dict[str, Any], path: str) -> Answer:
+    def _once(self, key: str, options: dict[str, Any], path: str, limit: int | None = None) -> Answer:
         import obstore
 
         try:
             result = obstore.get(self.store, key, options=options)
             meta, (start, stop) = result.meta, result.range
-            data = result.bytes()
+            data = result.bytes() if limit is None or stop - start <= limit else None
         except Exception as error:
             raise self._told(error, path) from None
+        if data is None:
+            raise FormatError(NO_RANGES, path=path)
         if len(data) != stop - start:
             raise _Again(f"the server sent {len(data)} bytes where {stop - start} are due")
         return Answer(data, meta["size"], version_of(meta))
+
+    def _listed(self, prefix: str, path: str) -> tuple[dict[str, Version], list[str]]:
+        import obstore
+
+        try:
+            found = obstore.list_with_delimiter(self.store, prefix or None)
+        except Exception as error:
+            raise self._told(error, path) from None
+        # the time of a listing is finer than that of an answer
+        return {meta["path"]: Version(meta["e_tag"] or "") for meta in found["objects"]}, list(found["common_prefixes"])
 
     def _told(self, error: Exception, path: str) -> CheckpointError | _Again:
         """What an error of obstore means, without its words."""
@@ -126,8 +162,12 @@ class Service:
         if isinstance(error, (kinds.PermissionDeniedError, kinds.UnauthenticatedError)):
             return RefusedError(f"access is refused{f' (HTTP {status})' if status else ''}: {self._hint}", path=path)
         if isinstance(error, kinds.NotSupportedError):
-            return FormatError("its server cannot send parts of it (it ignores ranges); download it first", path=path)
-        if 400 <= status < 500 and status not in _TRANSIENT:
+            return UnrangedError(NO_RANGES, path=path)
+        if _CREDENTIALS.search(text):
+            return RefusedError(f"no usable credentials: {self._hint}", path=path)
+        if status == _ELSEWHERE:
+            return RefusedError(f"it lies elsewhere (HTTP {status}): {self._hint}", path=path)
+        if 300 <= status < 500 and status not in _TRANSIENT:
             return (OutsideError if status == 416 else FormatError)(f"its server answers HTTP {status}", path=path)
         if status:
             return _Again(f"its server answers HTTP {status}")
