@@ -47,6 +47,7 @@ SHAPES: dict[str, Callable[[int], dict[str, tuple[int, ...]]]] = {
     "tiny": lambda _: llama(2, 64, 256, 32, 512),  # about 0.35 MB
     "tiny-deep": lambda _: llama(8, 64, 256, 32, 512),  # the same layers, 8 of them
     "1mb": lambda _: llama(2, 128, 384, 64, 512),  # about 1 MB
+    "experts": lambda n: {f"experts.{i}.up_proj.weight": (2048, 7168) for i in range(n)},  # 29 MB each
     "many": lambda n: {f"blocks.{i // 10}.t{i % 10}.weight": (32, 64) for i in range(n)},  # 4 KB each
 }
 
