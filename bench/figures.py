@@ -118,13 +118,17 @@ class Figure(NamedTuple):
 PAIRS = {
     "1b": ("llama-1b", "--same"),
     "10gb": ("llama-10gb",),
+    "20gb": ("llama-20gb",),
     "many": ("many", "--tensors", "50000"),
+    "many-200k": ("many", "--tensors", "200000"),
     "1mb": ("1mb",),
 }
 QUICK_PAIRS = {
     "1b": ("tiny", "--same"),
     "10gb": ("tiny-deep",),
+    "20gb": ("tiny-deep",),
     "many": ("many", "--tensors", "500"),
+    "many-200k": ("many", "--tensors", "2000"),
     "1mb": ("1mb",),
 }
 

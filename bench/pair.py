@@ -43,7 +43,9 @@ def llama(layers: int, hidden: int, ffn: int, kv: int, vocab: int) -> dict[str, 
 
 SHAPES: dict[str, Callable[[int], dict[str, tuple[int, ...]]]] = {
     "llama-1b": lambda _: llama(16, 2048, 8192, 512, 128_256),  # 1.236e9 parameters, 2.47 GB in bf16
+    "llama-1gb": lambda _: llama(4, 2048, 8192, 512, 128_256),  # the same layers, 4 of them
     "llama-10gb": lambda _: llama(78, 2048, 8192, 512, 128_256),  # the same layers, 78 of them: 10.0 GB
+    "llama-20gb": lambda _: llama(160, 2048, 8192, 512, 128_256),  # 160 of them: 20.0 GB
     "tiny": lambda _: llama(2, 64, 256, 32, 512),  # about 0.35 MB
     "tiny-deep": lambda _: llama(8, 64, 256, 32, 512),  # the same layers, 8 of them
     "1mb": lambda _: llama(2, 128, 384, 64, 512),  # about 1 MB

@@ -32,7 +32,8 @@ class Rates(NamedTuple):
 
     def task_seconds(self, nbytes: int, slices: int) -> float:
         """How long a worker has to do with a task."""
-        return nbytes * (self.read_seconds_per_byte + self.scan_seconds_per_byte) + slices * self.slice_seconds
+        computing = nbytes * self.scan_seconds_per_byte + slices * self.slice_seconds
+        return max(nbytes * self.read_seconds_per_byte, computing)
 
     def __str__(self) -> str:
         worker = f"{1e9 * self.scan_seconds_per_byte:.3f} ns a byte and {1e6 * self.slice_seconds:.1f} µs a tensor"

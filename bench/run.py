@@ -27,9 +27,10 @@ from cluster_figures import CLUSTER_FIGURES
 from figures import Bench, Figure, Measured, shown
 from format_figures import FORMAT_FIGURES
 from measure import Command, MeasureError
+from scale_figures import SCALE_FIGURES
 from store_figures import STORE_FIGURES
 
-FIGURES = (*figures.FIGURES, *FORMAT_FIGURES, *STORE_FIGURES, *CLUSTER_FIGURES)
+FIGURES = (*figures.FIGURES, *FORMAT_FIGURES, *STORE_FIGURES, *CLUSTER_FIGURES, *SCALE_FIGURES)
 README = Path(__file__).parent / "README.md"
 PROJECT_README = README.parents[1] / "README.md"
 BEGIN, END = "<!-- measured:begin -->", "<!-- measured:end -->"
@@ -152,10 +153,10 @@ def marked(path: Path) -> list[str]:
     return inside.strip().splitlines()
 
 
-def fill(path: Path, lines: list[str]) -> None:
+def fill(path: Path, lines: list[str], begin: str = BEGIN, end: str = END) -> None:
     """Put lines between the marks of a file."""
-    before, _, rest = path.read_text().partition(BEGIN)
-    path.write_text("\n".join([before + BEGIN, *lines, END + rest.partition(END)[2]]))
+    before, _, rest = path.read_text().partition(begin)
+    path.write_text("\n".join([before + begin, *lines, end + rest.partition(end)[2]]))
 
 
 def main() -> None:

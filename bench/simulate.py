@@ -23,7 +23,7 @@ from rates import Rates, measured, planned
 WORKERS = tuple(2**k for k in range(10))
 ASSUMPTIONS = (
     "Each worker is a process of one thread on a node of its own, as fast as this machine.",
-    "A node reads both sides at its bandwidth, whatever the others do; a task reads first and computes then.",
+    "A node reads both sides at its bandwidth, whatever the others do, and while it computes: the slower of both counts.",
     "The scheduler serves one task after the other; all it does for a task is done when the task is sent.",
     "The client keeps as many tasks under way as the program does, gives each to the worker with the least to do, and merges "
     "and prints results in the order of the plan.",
