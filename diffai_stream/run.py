@@ -220,8 +220,9 @@ class Run:
         digests = digests_of(table, self.options)
         layers = self.layers.take(pairs, table, digests, self.options)
         found = self._judged(table)
-        told = [place for place, tensor in enumerate(zip(table.evidence, digests, strict=True)) if self._is_told(*tensor)]
-        row, last = 0, told[-1] if told else 0
+        told = [self._is_told(*tensor) for tensor in zip(table.evidence, digests, strict=True)]
+        at_once = [] if self.options.sort_by_change_magnitude else [place for place, is_told in enumerate(told) if is_told]
+        row, last = 0, at_once[-1] if at_once else 0
         for pair in pairs:
             self.progress.follows = row < last
             if pair.index in errors:
@@ -230,7 +231,7 @@ class Run:
                 self.tally.failed_tensor()
                 yield self.composer.error(errors[pair.index])
             else:
-                yield from self._tensor(table.evidence[row], digests[row], found.get(row, ()))
+                yield from self._tensor(table.evidence[row], digests[row], found.get(row, ()), told[row])
                 row += 1
             if pair.index in layers:
                 self.model.layers[layers[pair.index].name] = layers[pair.index].stats
@@ -246,7 +247,7 @@ class Run:
         return found
 
     def _tensor(
-        self, evidence: Evidence, digest: Digest, found: Iterable[tuple[Analysis, Finding | Skipped]]
+        self, evidence: Evidence, digest: Digest, found: Iterable[tuple[Analysis, Finding | Skipped]], is_told: bool
     ) -> Iterator[Record]:
         pair = evidence.pair
         if pair.part == WEIGHTS:
@@ -260,18 +261,15 @@ class Run:
             self.tally.tensor(evidence, digest)
         else:
             self.tally.state(digest)
-        if self._is_told(evidence, digest):
-            yield self.composer.record("tensor", tensor_fields(evidence))
-        elif self._is_worth_telling(evidence, digest):
+        if is_told and self.options.sort_by_change_magnitude:
             self.held.append(tensor_fields(evidence))
+        elif is_told:
+            yield self.composer.record("tensor", tensor_fields(evidence))
         for analysis, finding in found:
             yield from self._told(analysis, "tensor", (finding,))
 
     def _is_told(self, evidence: Evidence, digest: Digest) -> bool:
-        """Whether a tensor gets its record at once."""
-        return not self.options.sort_by_change_magnitude and self._is_worth_telling(evidence, digest)
-
-    def _is_worth_telling(self, evidence: Evidence, digest: Digest) -> bool:
+        """Whether a tensor gets a record."""
         is_everything = self.inspecting or self.options.include_unchanged
         return is_everything or digest.status != "unchanged" or evidence.pair.match != "exact"
 

@@ -57,17 +57,20 @@ class Signals:
         finally:
             self._held = False
 
-    @contextmanager
-    def released(self) -> Iterator[None]:
+    def released(self) -> _Released:
         """Inside `held`: a signal is raised here, one that waited at once."""
+        return _Released(self)
+
+    def release(self) -> None:
+        """Raise a signal from now on where it comes, and one that waited at once."""
         self._held = False
-        try:
-            if self._waiting:
-                self._waiting = False
-                raise KeyboardInterrupt
-            yield
-        finally:
-            self._held = True
+        if self._waiting:
+            self._waiting, self._held = False, True
+            raise KeyboardInterrupt
+
+    def hold(self) -> None:
+        """Let a signal wait from now on."""
+        self._held = True
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         is_first = self._number is None
@@ -76,3 +79,18 @@ class Signals:
             self._waiting = True
         else:
             raise KeyboardInterrupt
+
+
+class _Released:
+    """A context entered for every record: a class of its own takes a third of the time of a generator."""
+
+    __slots__ = ("_signals",)
+
+    def __init__(self, signals: Signals) -> None:
+        self._signals = signals
+
+    def __enter__(self) -> None:
+        self._signals.release()
+
+    def __exit__(self, *raised: object) -> None:
+        self._signals.hold()

@@ -46,7 +46,7 @@ class TensorPair(NamedTuple):
     @property
     def part(self) -> str:
         """What kind of state it is: weights, ema, optimizer or gradient."""
-        return self.entries[0].part
+        return (self.old or self.new).part  # type: ignore[union-attr]  # one of them is there
 
     @property
     def numel(self) -> int:
