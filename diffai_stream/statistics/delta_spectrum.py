@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from diffai_stream.statistics.head_grams import Grams, HeadGrams, Pending, Values
+from diffai_stream.statistics.head_grams import Grams, HeadGrams, Values
 from diffai_stream.statistics.layout import LEAF_NUMEL
 from diffai_stream.statistics.tree import Node
 
@@ -48,8 +48,7 @@ class DeltaSpectrum(HeadGrams):
 
     def finalize(self, state: Any) -> dict[str, Any]:
         """`squares` float64[≤ 64]: squared singular values of D, largest first; `fourth`: the sum of all fourth powers."""
-        blocks = [self._product(item.row, *item.values) if isinstance(item, Pending) else item for item in state.items]
-        sums = [block.sums for block in blocks]
+        sums = [node.sums for node in self._nodes(state)]
         if not sums:
             return {"squares": np.zeros(0), "fourth": 0.0}
         sketch = sum(sums[1:], sums[0])
@@ -57,13 +56,16 @@ class DeltaSpectrum(HeadGrams):
         with np.errstate(over="ignore", invalid="ignore"):
             return {"squares": _eigenvalues(sketch), "fourth": float((sketch**2).sum()) * columns / width}
 
-    def _product(self, row: int, old: Values, new: Values) -> Node:
-        columns = old.shape[1]
-        with np.errstate(over="ignore", invalid="ignore"):
-            delta = new - old
-            delta[~np.isfinite(delta)] = 0
-            image = delta.T @ (delta @ directions(columns))
-        return Node(row // self._block_rows(columns), 1, image.astype(np.float64))
+    def _products(self, number: int, old: Values, new: Values) -> list[Node]:
+        return [Node(number + i, 1, _image(*piece)) for i, piece in enumerate(self._pieces(old, new))]
+
+
+def _image(old: Values, new: Values) -> Grams:
+    """float64[columns, 64]: DᵀDΩ of some rows; a change that is not finite counts as 0."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        delta = new - old
+        delta[~np.isfinite(delta)] = 0
+        return np.asarray(delta.T @ (delta @ directions(old.shape[1])), np.float64)
 
 
 def _eigenvalues(sketch: Grams) -> NDArray[np.float64]:

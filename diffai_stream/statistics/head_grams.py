@@ -8,6 +8,7 @@ along, and blocks add up in float64 along the complete binary tree over their nu
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -32,11 +33,13 @@ def _quiet() -> np.errstate:
 
 
 class Pending(NamedTuple):
-    """Rows of one block from row `row` on, values[2 sides, rows, columns]; the block ends before row `stop`."""
+    """Rows of one block from row `row` on, as pieces of [rows, columns] of each side; the block ends before row `stop`."""
 
     row: int
     stop: int
-    values: Values
+    rows: int
+    old: tuple[Values, ...]
+    new: tuple[Values, ...]
 
 
 class GramState(NamedTuple):
@@ -87,14 +90,18 @@ class HeadGrams(Statistic[GramState]):
             return state
         rows, columns = tile.shape
         step, first = self._block_rows(columns), tile.first // columns
-        sides = _alike(tile.old.reshape(-1, columns), tile.new.reshape(-1, columns))
-        last = first + len(sides[0])
+        old, new = _alike(tile.old.reshape(-1, columns), tile.new.reshape(-1, columns))
+        last = first + len(old)
+        whole = -(-first // step) * step, last // step * step  # most blocks are whole, and multiplied at once
         items: list[Node | Pending] = []
-        for row in (first, *range((first // step + 1) * step, last, step)):
-            stop = min((row // step + 1) * step, rows)
-            block = [side[row - first : min(stop, last) - first] for side in sides]
-            whole = row % step == 0 and stop <= last  # most are: their rows need not be copied
-            items.append(self._product(row, block[0], block[1]) if whole else Pending(row, stop, np.stack(block)))
+        for start, stop in ((first, min(whole[0], last)), (max(whole[1], whole[0]), last)):
+            if start < stop:
+                piece = slice(start - first, stop - first)
+                end = min((start // step + 1) * step, rows)
+                items.append(Pending(start, end, stop - start, (old[piece],), (new[piece],)))
+        if whole[0] < whole[1]:
+            piece = slice(whole[0] - first, whole[1] - first)
+            items[bool(first % step) : bool(first % step)] = self._products(whole[0] // step, old[piece], new[piece])
         return self.merge(state, GramState(tuple(items), columns))
 
     def merge(self, left: GramState, right: GramState) -> GramState:
@@ -109,12 +116,16 @@ class HeadGrams(Statistic[GramState]):
 
     def finalize(self, state: GramState) -> dict[str, Any]:
         """`old`, `new` (symmetric) and `cross` (old·newᵀ): float64[heads, d, d]; elements not finite on a side count as 0."""
-        blocks = [self._product(item.row, *item.values) if isinstance(item, Pending) else item for item in state.items]
-        grams = [block.sums for block in blocks]
+        grams = [node.sums for node in self._nodes(state)]
         empty = np.zeros((0, 3, self.size, self.size))
         with _quiet():
             found = empty if not grams else np.concatenate(grams) if self.axis == 0 else sum(grams[1:], grams[0])
         return {"old": found[:, OLD], "new": found[:, NEW], "cross": found[:, CROSS]}
+
+    def _nodes(self, state: GramState) -> Iterator[Node]:
+        """All of them, those of blocks that lack rows too."""
+        for item in state.items:
+            yield from self._product(item) if isinstance(item, Pending) else (item,)
 
     def _block_rows(self, columns: int) -> int:
         if self.axis == 0:
@@ -122,27 +133,48 @@ class HeadGrams(Statistic[GramState]):
         return min(BLOCK_ROWS, max(64, 1 << ((BLOCK_NUMEL // columns).bit_length() - 1)))
 
     def _closed(self, item: Node | Pending, columns: int) -> Node | Pending:
-        if not isinstance(item, Pending) or item.row % self._block_rows(columns):
+        if not isinstance(item, Pending) or item.row % self._block_rows(columns) or item.rows < item.stop - item.row:
             return item
-        whole = item.values.shape[1] == item.stop - item.row
-        return self._product(item.row, *item.values) if whole else item
+        return self._product(item)[0]
 
     def _joined(self, left: Node | Pending, right: Node | Pending) -> Node | Pending | None:
         """Both as one, where they are neighbours in a block or children of one node."""
         if isinstance(left, Pending) and isinstance(right, Pending):
-            if left.stop == right.stop and left.row + left.values.shape[1] == right.row:
-                return Pending(left.row, left.stop, np.concatenate([left.values, right.values], axis=1))
+            if left.stop == right.stop and left.row + left.rows == right.row:
+                rows = left.rows + right.rows
+                return Pending(left.row, left.stop, rows, left.old + right.old, left.new + right.new)
         elif isinstance(left, Node) and isinstance(right, Node) and self.axis == 1:
             return parent(left, right)
         return None
 
-    def _product(self, row: int, old: Values, new: Values) -> Node:
-        """The node of a block that begins at a row, from values[rows, columns] of both sides."""
-        number = row // self._block_rows(old.shape[1])
+    def _product(self, item: Pending) -> list[Node]:
+        """The node of what is there of a block."""
+        sides = [np.concatenate(side) if len(side) > 1 else side[0] for side in (item.old, item.new)]
+        return self._products(item.row // self._block_rows(sides[0].shape[1]), *sides)
+
+    def _products(self, number: int, old: Values, new: Values) -> list[Node]:
+        """The nodes of whole blocks from this number on, or of one that is not complete, from [rows, columns] of both sides."""
         if self.axis == 0:
-            return Node(number, 1, products(old, new)[None])
-        heads = [slice(start, start + self.size) for start in range(0, old.shape[1], self.size)]
-        return Node(number, 1, np.stack([products(old[:, head].T, new[:, head].T) for head in heads]))
+            grams = products(*self._heads(old, new))
+            return [Node(number + i, 1, grams[i : i + 1]) for i in range(len(grams))]
+        pieces = self._pieces(old, new)
+        return [Node(number + i, 1, products(*self._heads(*piece))) for i, piece in enumerate(pieces)]
+
+    def _pieces(self, old: Values, new: Values) -> Iterator[tuple[Values, Values]]:
+        """The rows of each block."""
+        step = self._block_rows(old.shape[1])
+        for at in range(0, len(old), step):
+            yield old[at : at + step], new[at : at + step]
+
+    def _heads(self, *sides: Values) -> Iterator[Values]:
+        """[heads, d, n] of each side, a view of [rows, columns]; they are summed over n."""
+        for side in sides:
+            rows, columns = side.shape
+            if self.axis == 1:
+                yield side.reshape(rows, columns // self.size, self.size).transpose(1, 2, 0)
+            else:
+                heads = -(-rows // self.size)  # one that is not complete is shorter
+                yield side.reshape(heads, rows // heads, columns)
 
 
 def _alike(old: Values, new: Values) -> tuple[Values, Values]:
@@ -154,25 +186,33 @@ def _alike(old: Values, new: Values) -> tuple[Values, Values]:
 
 
 def products(old: Values, new: Values) -> Grams:
-    """float64[3, d, d]: old·oldᵀ, new·newᵀ, old·newᵀ of values[d, n]; equal sides give one product.
+    """float64[heads, 3, d, d]: old·oldᵀ, new·newᵀ, old·newᵀ of values[heads, d, n]; equal sides give three equal products.
 
-    They are summed in float64 over spans of columns; all of it is float64, and without the elements that are not finite on any
+    They are summed in float64 over spans of n; all of a head is float64, and without the elements that are not finite on any
     side, where float32 does not do.
     """
-    same = np.array_equal(old[:1], new[:1]) and np.array_equal(old, new)
+    found = np.empty((len(old), 3, old.shape[1], old.shape[1]))
+    same = [_equal(a, b) for a, b in zip(old, new, strict=True)]
     with _quiet():
-        if same:
-            one = _summed(old, old)
-            found = np.stack([one, one, one])
-        else:
-            found = np.stack([_summed(old, old), _summed(new, new), _summed(old, new)])
-        return found if np.isfinite(found).all() else _wide(old.astype(np.float64), new.astype(np.float64))
+        found[:, OLD] = _summed(old, old)
+        if not all(same):
+            found[:, NEW], found[:, CROSS] = _summed(new, new), _summed(old, new)
+        found[same, NEW] = found[same, CROSS] = found[same, OLD]
+        for head in np.flatnonzero(~np.isfinite(found).all(axis=(1, 2, 3))):
+            found[head] = _wide(old[head].astype(np.float64), new[head].astype(np.float64))
+    return found
 
 
-def _summed(left: Values, right: Values) -> Grams:
-    total = np.zeros((len(left), len(right)))
-    for start in range(0, left.shape[1], SPAN):
-        total += left[:, start : start + SPAN] @ right[:, start : start + SPAN].T
+def _equal(old: Values, new: Values) -> bool:
+    """Whether both are equal; most differ in their first row already."""
+    return np.array_equal(old[:1], new[:1]) and np.array_equal(old, new)
+
+
+def _summed(left: Values, right: Values) -> Values:
+    total = left[..., :SPAN] @ right[..., :SPAN].swapaxes(-1, -2)
+    for start in range(SPAN, left.shape[-1], SPAN):
+        total = total.astype(np.float64, copy=False)
+        total += left[..., start : start + SPAN] @ right[..., start : start + SPAN].swapaxes(-1, -2)
     return total
 
 

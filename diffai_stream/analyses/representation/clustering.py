@@ -7,6 +7,9 @@ that hardly moved another one.
 from __future__ import annotations
 
 import warnings
+from functools import lru_cache
+from importlib import import_module
+from threading import Thread
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -17,6 +20,7 @@ from diffai_stream.analyses.representation.embedding import ROLES, is_table
 from diffai_stream.options import Options
 
 CLUSTERS, SEED, STARTS, ROUNDS = 16, 0, 3, 300
+SEEDED_ROWS = 256  # rows that k-means++ chooses among; the steps after it see all
 Rows: TypeAlias = NDArray[np.float32]
 Labels: TypeAlias = NDArray[Any]
 MISSING = "scipy is not installed: pip install 'diffai-stream[clustering]'"
@@ -28,7 +32,14 @@ def needs(pair: Any, options: Options) -> tuple[Any, ...]:
         return ()
     from diffai_stream.statistics.row_samples import RowSamples
 
+    _import_ahead()
     return (RowSamples(),)
+
+
+@lru_cache(maxsize=1)
+def _import_ahead() -> None:
+    """Begin to import the library: a quarter of a second that passes while tensors are read, instead of after them."""
+    Thread(target=import_module, args=("scipy.cluster.vq",), daemon=True).start()
 
 
 def _installed() -> bool:
@@ -82,12 +93,13 @@ def _spread(rows: Rows, centroids: Rows, labels: Labels) -> float:
 
 
 def _seeded(rows: Rows, k: int, seed: int) -> Rows:
-    """float32[k, columns]: seeded centroids, by k-means++ and one step."""
+    """float32[k, columns]: seeded centroids, by k-means++ over some of the rows and one step over all."""
     from scipy.cluster.vq import kmeans2
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # rows that are equal leave clusters empty
-        return np.asarray(kmeans2(rows, k, iter=1, minit="++", rng=seed)[0])
+        chosen = kmeans2(rows[:: max(1, len(rows) // SEEDED_ROWS)], k, iter=1, minit="++", rng=seed)[0]
+        return np.asarray(kmeans2(rows, chosen, iter=1, minit="matrix")[0])
 
 
 def _clustered(rows: Rows, centroids: Rows) -> tuple[Rows, Labels]:
