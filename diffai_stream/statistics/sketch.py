@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from diffai_stream.native import Entry
 from diffai_stream.statistics.base import Statistic, Tile, sides_of
 from diffai_stream.statistics.layout import View, leaf_numel
-from diffai_stream.statistics.tree import Node, joined, leaves, total
+from diffai_stream.statistics.tree import Node, joined, nodes, total
 
 _MODULE = "diffai_stream.statistics.kernels.sketch"
 sketch32, sketch64 = Entry(_MODULE, "sketch32"), Entry(_MODULE, "sketch64")
@@ -65,11 +65,15 @@ class Sketch(Statistic[SketchState]):
         if not size:
             return self.merge(state, SketchState((), numel))
         leaf, is_delta = leaf_numel(tile.shape), self.view == View.DELTA
-        out = np.empty((-(-size // leaf), min(WIDTH, numel)))
         sides = sides_of(tile, View.OLD, View.NEW) if is_delta else sides_of(tile, self.view) * 2
         run = sketch32 if sides[0].values.dtype == np.float32 else sketch64
-        run(*sides[0], *sides[1], is_delta, size, tile.first, leaf, np.empty(SCRATCH), out)
-        return self.merge(state, SketchState(leaves(tile.first // leaf, out), numel))
+        blocks, start, scratch = [], tile.first // leaf, np.empty(SCRATCH)
+        for first, count in nodes(start, -(-size // leaf)):
+            stack = np.empty((count.bit_length(), min(WIDTH, numel)))
+            at, stop = (first - start) * leaf, min((first - start + count) * leaf, size)
+            run(*sides[0], *sides[1], is_delta, tile.first, leaf, at, stop, scratch, stack)
+            blocks.append(Node(first, count, stack[0].copy()))
+        return self.merge(state, SketchState(tuple(blocks), numel))
 
     def merge(self, left: SketchState, right: SketchState) -> SketchState:
         """The nodes of both parts; two children of one node become that node."""

@@ -82,9 +82,15 @@ def products(evidence: LayerEvidence, heads: LayerHeads, letters: Iterable[str])
         columns = evidence.extras.get(place.tensor, {}).get(HeadGrams(size=heads.size, axis=place.axis))
         if columns is None:
             return Skipped(evidence.name, f"{place.tensor} was not read, or its rows are too long")
-        numbers = list(place.numbers)
+        numbers = run_of(place.numbers)
         found[letter] = Products(*(columns[side][numbers] for side in ("old", "new", "cross")))
     return found
+
+
+def run_of(numbers: Sequence[int]) -> slice | list[int]:
+    """Neighbouring heads as a slice, which copies nothing."""
+    first, count = (numbers[0] if numbers else 0), len(numbers)
+    return slice(first, first + count) if list(numbers) == list(range(first, first + count)) else list(numbers)
 
 
 def shared(values: Grams, heads: LayerHeads) -> Grams:

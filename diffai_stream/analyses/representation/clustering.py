@@ -89,7 +89,8 @@ def _judged(name: str, old: Any, new: Any) -> Finding | Skipped:
 
 def _spread(rows: Rows, centroids: Rows, labels: Labels) -> float:
     """The sum of squared distances to the centroids, which the best of several starts has least of."""
-    return float(np.square(rows - centroids[labels], dtype=np.float64).sum())
+    apart = rows - centroids[labels]
+    return float(np.einsum("ij,ij->i", apart, apart).sum(dtype=np.float64))
 
 
 def _seeded(rows: Rows, k: int, seed: int) -> Rows:

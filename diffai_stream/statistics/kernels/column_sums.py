@@ -11,6 +11,7 @@ import numpy as np
 
 from diffai_stream.jit import matrix, number, part, vector
 from diffai_stream.statistics.kernels.lanes import eight, one
+from diffai_stream.statistics.kernels.siblings import add_siblings
 from diffai_stream.vectors import converted, fused, load, splat, store, where
 
 LANES = 8
@@ -68,14 +69,7 @@ def sum_columns(a, b, x, y, kinds, columns, rows, first, stop, stack):
         sum_leaf(a, b, x, y, kinds, columns, count, first, stack[top])
         first += count * columns
         leaf += 1
-        siblings = leaf
-        while siblings % 2 == 0:
-            left, right = stack[top - 1], stack[top]
-            for i in range(left.size):
-                left[i] += right[i]
-            top -= 1
-            siblings //= 2
-        top += 1
+        top = add_siblings(stack, top, leaf) + 1
 
 
 def sum_columns32(b):

@@ -12,6 +12,7 @@ import numpy as np
 
 from diffai_stream.jit import inlined, matrix, number, part, vector
 from diffai_stream.statistics.kernels.lanes import eight, one
+from diffai_stream.statistics.kernels.siblings import add_siblings
 from diffai_stream.vectors import converted, counting, load, splat, store, viewed, where
 
 WIDTH = 4096
@@ -67,34 +68,43 @@ def add_group(a, b, x, y, kinds, is_delta, at, word, place, sums):
 
 
 @part
-def sketch(a, b, x, y, kinds, is_delta, numel, first, leaf, sums, out):
-    """out[leaves, width]: the sums of each leaf of a run that begins at element `first`; `sums` is scratch."""
-    for row in range(out.shape[0]):
-        sums[:] = 0.0
-        at, end = row * leaf, min((row + 1) * leaf, numel)
-        while at < end:
-            index = first + at
-            if index % GROUP or end - at < GROUP:
-                value = one(a, x, at, kinds[0])
-                add_alone(one(b, y, at, kinds[1]) - value if is_delta else value, index, sums)
-                at += 1
-            else:
-                add_group(a, b, x, y, kinds, is_delta, at, mixed(index // GROUP, SIGNS), place_of(index), sums)
-                at += GROUP
-        width = out.shape[1]
-        for i in range(width):
-            out[row, i] = sums[i] + (sums[WIDTH + i] if width == WIDTH and i < GROUP else 0.0)
+def sketch_leaf(a, b, x, y, kinds, is_delta, first, at, end, sums, out):
+    """out[width]: the sums of elements [at, end) of a run that begins at element `first`; `sums` is scratch."""
+    sums[:] = 0.0
+    while at < end:
+        index = first + at
+        if index % GROUP or end - at < GROUP:
+            value = one(a, x, at, kinds[0])
+            add_alone(one(b, y, at, kinds[1]) - value if is_delta else value, index, sums)
+            at += 1
+        else:
+            add_group(a, b, x, y, kinds, is_delta, at, mixed(index // GROUP, SIGNS), place_of(index), sums)
+            at += GROUP
+    width = out.size
+    for i in range(width):
+        out[i] = sums[i] + (sums[WIDTH + i] if width == WIDTH and i < GROUP else 0.0)
+
+
+@part
+def sketch(a, b, x, y, kinds, is_delta, first, leaf, at, stop, sums, stack):
+    """stack[0] of the 2^k leaves of elements [at, stop) of a run that begins at element `first`; stack[k + 1, width]."""
+    top = number = 0
+    while at < stop:
+        sketch_leaf(a, b, x, y, kinds, is_delta, first, at, min(at + leaf, stop), sums, stack[top])
+        at += leaf
+        number += 1
+        top = add_siblings(stack, top, number) + 1
 
 
 def sketch32(b):
-    """sketch in float32: bytes, tile and kind of the first side and of the second; is_delta, numel, first, leaf, sums, out."""
+    """sketch in float32: bytes, tile and kind of both sides; is_delta, first, leaf, at, stop, sums, stack."""
     raw, tiles = (vector(b, 0, u1), vector(b, 3, u1)), (vector(b, 1, f4), vector(b, 4, f4))
-    kinds, numbers = (number(b, 2), number(b, 5)), (number(b, 7), number(b, 8), number(b, 9))
-    sketch(raw[0], raw[1], tiles[0], tiles[1], kinds, number(b, 6) != 0, *numbers, vector(b, 10, f8), matrix(b, 11, f8))
+    kinds, numbers = (number(b, 2), number(b, 5)), (number(b, 7), number(b, 8), number(b, 9), number(b, 10))
+    sketch(raw[0], raw[1], tiles[0], tiles[1], kinds, number(b, 6) != 0, *numbers, vector(b, 11, f8), matrix(b, 12, f8))
 
 
 def sketch64(b):
     """sketch in float64."""
     raw, tiles = (vector(b, 0, u1), vector(b, 3, u1)), (vector(b, 1, f8), vector(b, 4, f8))
-    kinds, numbers = (number(b, 2), number(b, 5)), (number(b, 7), number(b, 8), number(b, 9))
-    sketch(raw[0], raw[1], tiles[0], tiles[1], kinds, number(b, 6) != 0, *numbers, vector(b, 10, f8), matrix(b, 11, f8))
+    kinds, numbers = (number(b, 2), number(b, 5)), (number(b, 7), number(b, 8), number(b, 9), number(b, 10))
+    sketch(raw[0], raw[1], tiles[0], tiles[1], kinds, number(b, 6) != 0, *numbers, vector(b, 11, f8), matrix(b, 12, f8))
