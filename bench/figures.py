@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import tempfile
@@ -13,7 +12,20 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from measure import Command, MeasureError, Run, Runs, alternate, available_nbytes, drop_all, evict, first_line, run, warm
+from measure import (
+    ENVIRONMENT,
+    Command,
+    MeasureError,
+    Run,
+    Runs,
+    alternate,
+    available_nbytes,
+    drop_all,
+    evict,
+    first_line,
+    run,
+    warm,
+)
 
 HERE = Path(__file__).parent
 TENSOR = b'"type":"tensor"'
@@ -270,7 +282,7 @@ def compiling(*flags: str, pair: str | None = None) -> Callable[[Bench], Measure
     def measure(bench: Bench) -> Measured:
         mine = bench.compare(bench.pair(pair), *flags) if pair else [*bench.diffai, *flags]
         with tempfile.TemporaryDirectory(prefix="kernels-") as empty:
-            seconds = run(mine, None if bench.is_quick else {**os.environ, "NUMBA_CACHE_DIR": empty}).seconds
+            seconds = run(mine, ENVIRONMENT if bench.is_quick else {**ENVIRONMENT, "NUMBA_CACHE_DIR": empty}).seconds
         return Measured(seconds, "s", "one run, NUMBA_CACHE_DIR empty", (mine,))
 
     return measure

@@ -16,6 +16,8 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
+# Programs are measured as they are installed, with their modules compiled, whatever the shell that measures prefers.
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 DROP_CACHES = Path("/proc/sys/vm/drop_caches")
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -57,7 +59,7 @@ class Runs(tuple[Run, ...]):
         return middle + (f" [{times[0]:.{digits}f}-{times[-1]:.{digits}f}]" if len(times) > 1 else "")
 
 
-def run(command: Command, environment: Mapping[str, str] | None = None) -> Run:
+def run(command: Command, environment: Mapping[str, str] = ENVIRONMENT) -> Run:
     """Run a command with its output thrown away. Raises MeasureError unless its status is 0 or 1 (equal or different)."""
     started = time.perf_counter()
     process = subprocess.Popen(
@@ -77,7 +79,9 @@ def run(command: Command, environment: Mapping[str, str] | None = None) -> Run:
 def first_line(command: Command, marker: bytes) -> float:
     """Seconds from the start of a command until a line with the marker arrives on a pipe; then the command is ended."""
     started = time.perf_counter()
-    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=ENVIRONMENT
+    ) as process:
         assert process.stdout is not None
         found = next((time.perf_counter() for line in process.stdout if marker in line), None)
         process.terminate()
