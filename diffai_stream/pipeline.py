@@ -26,7 +26,8 @@ from diffai_stream.report.progress import NoProgress, Progress
 from diffai_stream.report.records import Record
 from diffai_stream.run import Run, Step
 from diffai_stream.session import Session, prepare, run_id
-from diffai_stream.store.profiles import KIND, Profile, Profiles, is_profile, merge, write_index
+from diffai_stream.statistics.base import Statistic
+from diffai_stream.store.profiles import KIND, STATISTICS, Profile, Profiles, is_profile, merge, write_index
 from diffai_stream.store.results import ResultStore
 from diffai_stream.trajectory import Throughout, expanded, plan_of
 
@@ -151,14 +152,14 @@ def inspect(
     return _closing(Run(session, progress or NoProgress(), inspecting=True, store=store).records(), store)
 
 
-def _alone(checkpoint: Checkpoint, options: Options, is_hashed: bool = False) -> Session:
+def _alone(checkpoint: Checkpoint, options: Options, keeping: tuple[Statistic[Any], ...] = ()) -> Session:
     """A run over one checkpoint."""
     pairs = [
         TensorPair(index, entry.name, "exact", entry, None, "removed", not options.stats, *place(entry.name))
         for index, entry in enumerate(checkpoint.tensors)
     ]
     kept = select(pairs, options.include, options.exclude)
-    return prepare(checkpoint, checkpoint, kept, (), options, is_hashed=is_hashed)
+    return prepare(checkpoint, checkpoint, kept, (), options, keeping=keeping)
 
 
 def profile(
@@ -172,7 +173,7 @@ def profile(
     options = completed(replace(options or Options(), **{"stats": True, **overrides}))
     if not options.store:
         raise UsageError("a profile needs a directory to be kept in: --store PATH")
-    session = _alone(open_checkpoint(path), options, is_hashed=True)
+    session = _alone(open_checkpoint(path), options, keeping=STATISTICS)
     store = ResultStore(options.store, KIND)
     run = Run(session, progress or NoProgress(), inspecting=True, store=store)
     return _closing(_profiling(run, store), store)

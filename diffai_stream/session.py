@@ -9,7 +9,7 @@ from typing import Any
 
 from diffai_stream.analyses.base import Analysis, RunContext, Skipped
 from diffai_stream.analyses.catalogue import ANALYSES, chosen
-from diffai_stream.analyses.profiled import check_profiled, told_of_profiles
+from diffai_stream.analyses.profiled import SHIFT, check_profiled, told_of_profiles
 from diffai_stream.encodings.catalogue import ENCODINGS
 from diffai_stream.engine.executors import executor_name, worker_count
 from diffai_stream.engine.program import Program
@@ -20,13 +20,14 @@ from diffai_stream.plan.chunks import Batch, Slice, batches, real_shape, slices_
 from diffai_stream.plan.memory import REMOTE_NBYTES, check_limit, projected_nbytes, statistics_nbytes
 from diffai_stream.plan.pairs import TensorPair
 from diffai_stream.plan.sources import is_gathered, scanned_encoding
-from diffai_stream.statistics.content_hash import ContentHash
+from diffai_stream.statistics.base import Statistic
 from diffai_stream.statistics.finishing import Wants
 from diffai_stream.statistics.joint import is_joint
 from diffai_stream.statistics.layout import View
 from diffai_stream.statistics.scanner import Ask
 from diffai_stream.storage.remote.addresses import is_remote
 from diffai_stream.storage.windows import IO_MODES
+from diffai_stream.store.profiles import COMPARED
 from diffai_stream.verdict import check_fail_on
 
 MIN_CHUNK_NBYTES = 1 << 16
@@ -101,27 +102,31 @@ def prepare(
     options: Options,
     pair_count: int = 1,
     base: Checkpoint | None = None,
-    is_hashed: bool = False,
+    keeping: tuple[Statistic[Any], ...] = (),
 ) -> Session:
-    """Plan a run over aligned pairs, one of `pair_count`; `is_hashed`: for a profile. Raises UsageError and MemoryLimitError
-    before anything is read."""
+    """Plan a run over aligned pairs, one of `pair_count`; `keeping`: the statistics of a profile.
+
+    Raises UsageError and MemoryLimitError before anything is read.
+    """
     check(options)
     analyses = tuple(chosen(options.analyses))
     untold: list[tuple[str, Skipped]] = []
-    if is_profiled := old.is_profile or new.is_profile:
+    if old.is_profile or new.is_profile:
         check_profiled(options, analyses)
         analyses, untold = told_of_profiles(analyses, pairs)
+        keeping = COMPARED
     for analysis in analyses:
         if check_analysis := getattr(analysis.load(), "check", None):
             check_analysis(pairs, options)
     context = RunContext(old, new, tuple(pairs), count=pair_count, base=base, model_type=options.model_type)
-    plan, skipped = _plan(context, analyses, options, is_hashed or is_profiled)
+    plan, skipped = _plan(context, analyses, options, keeping)
     stamps = {**(base.stamps if base else {}), **new.stamps, **old.stamps}
     has_remote = _has_remote(stamps, options)
     projected = _projected(pairs, plan, options) + (REMOTE_NBYTES if has_remote else 0)
     check_limit(projected, options.memory_limit, options.chunk_size, worker_count(options))
     ask = Ask(not options.fast, options.stats or not options.fast, options.epsilon, options.relative_tolerance)
-    wants = Wants(options.stats, options.stats, options.histograms, laws=not options.fast, codes=not options.fast)
+    has_distances = options.stats or SHIFT in options.analyses
+    wants = Wants(options.stats, has_distances, options.histograms, laws=not options.fast, codes=not options.fast)
     program = Program(ask, wants, options.io, options.chunk_size, stamps)
     told = (*untold, *skipped)
     return Session(old, new, tuple(pairs), tuple(oddities), analyses, tuple(plan), told, program, options, context, projected)
@@ -182,12 +187,12 @@ def _asking(context: RunContext, analyses: Sequence[Analysis], options: Options)
 
 
 def _plan(
-    context: RunContext, analyses: Sequence[Analysis], options: Options, is_hashed: bool
+    context: RunContext, analyses: Sequence[Analysis], options: Options, keeping: tuple[Statistic[Any], ...]
 ) -> tuple[list[Batch], list[tuple[str, Skipped]]]:
     """The batches, and the statistics that cannot be computed for some tensor, by analysis."""
     read_identical, asking, pairs = reads_identical(options), _asking(context, analyses, options), context.pairs
-    if is_hashed:
-        asking.insert(0, ("content_hash", lambda pair: (ContentHash(View.OLD),)))
+    if keeping:
+        asking.insert(0, ("profile", lambda pair: keeping))
     slices: list[Slice] = []
     skipped: list[tuple[str, Skipped]] = []
     for pair in pairs:

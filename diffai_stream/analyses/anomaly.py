@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffai_stream.analyses.base import Digest, Evidence, Finding, ModelEvidence, PlacedFindings, Table
-from diffai_stream.analyses.quantization import extra, stored_codes
+from diffai_stream.analyses.quantization import by_kind, extra, stored_codes
 from diffai_stream.encodings.catalogue import ENCODINGS
 from diffai_stream.formats.base import TensorEntry
 from diffai_stream.options import Options
@@ -114,7 +114,7 @@ def _tripped(condition: NDArray[np.bool_]) -> list[int]:
 
 def _with_extras(table: Table) -> list[tuple[int, Evidence]]:
     """The tensors with other statistics, and their places: by default there are none."""
-    return [(place, evidence) for place, evidence in enumerate(table.evidence) if evidence.extras]
+    return [(place, evidence) for place, evidence in enumerate(table.evidence) if evidence.extras or evidence.apart]
 
 
 def _entry(table: Table, place: int, view: View) -> TensorEntry:
@@ -198,16 +198,29 @@ def _untrained(table: Table, view: View) -> Verdicts:
 
 def _dead_rows(table: Table, view: View) -> Verdicts:
     for place, evidence in _with_extras(table):
-        rows = extra(evidence, "RowSums")
-        if rows is None:
+        norms = _norms_of_rows(evidence, view)
+        if norms is None:
             continue
         from diffai_stream.statistics.row_sums import DEAD_RATIO, dead_rows
 
-        dead = dead_rows(rows["rows"], view)
+        dead = dead_rows(norms)
         if len(dead):
             shown = ", ".join(map(str, dead[:8])) + (", ..." if len(dead) > 8 else "")
             detail = f"rows with a norm below {DEAD_RATIO:g} of the median: {shown}"
             yield place, (None, DEAD_RATIO, len(dead), detail)
+
+
+def _norms_of_rows(evidence: Evidence, view: View) -> Any:
+    """The norms of the rows of a side, if they are there for both sides."""
+    from diffai_stream.statistics.row_sums import row_norms
+
+    if (sums := extra(evidence, "RowSums")) is not None:
+        return row_norms(sums["rows"], view)
+    if not all(by_kind(side, "RowSums") or by_kind(side, "RowNorms") for side in evidence.apart.values()):
+        return None
+    side = evidence.apart.get("new" if view == View.NEW else "old", {})
+    sums, norms = by_kind(side, "RowSums"), by_kind(side, "RowNorms")
+    return row_norms(sums["rows"], View.OLD) if sums is not None else norms["row_norms"] if norms is not None else None
 
 
 def _dead_columns(table: Table, view: View) -> Verdicts:

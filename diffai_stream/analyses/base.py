@@ -156,7 +156,8 @@ class Evidence(NamedTuple):
     """A finished tensor as analyses see it: columns and small arrays, never tensor data.
 
     `stats` and `change` are what the tensor record prints; `row` is the state row, views that were not measured empty;
-    `columns` are named figures of the histograms; `extras` the finalized other statistics.
+    `columns` are named figures of the histograms; `extras` the finalized other statistics, `apart` those of sides that were
+    scanned apart, old and new.
     """
 
     pair: Any
@@ -167,6 +168,7 @@ class Evidence(NamedTuple):
     columns: Columns
     extras: dict[Any, dict[str, Any]]
     is_read: bool
+    apart: dict[str, dict[Any, dict[str, Any]]]
 
 
 class Table(NamedTuple):

@@ -1,23 +1,38 @@
 """distribution_shift: how the distribution of each tensor moved, from figures of each side alone.
 
 It needs no pairs of elements, so it is what a comparison with a profile can say of tensors that changed; it is blind to a
-permutation. Distances come from the 1,024 coarse keys (sign, exponent, first bit) that layers have too: they are never above
-the true ones, and see nothing of what moves within a key.
+permutation. Distances come from the counts of all patterns; of tensors below 2^22 elements, whose patterns a profile does not
+keep, from 1,024 coarse keys (sign, exponent, first bit): these are never above the true ones, and see nothing of what moves
+within a key.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from diffai_stream.analyses.base import Finding, Findings, ModelEvidence, PlacedFindings, Skipped, Table
 from diffai_stream.analyses.layers import coarse_edges
+from diffai_stream.analyses.profiled import SHIFT
+from diffai_stream.analyses.quantization import by_kind
 from diffai_stream.options import Options
+from diffai_stream.plan.sources import scanned_encoding
 from diffai_stream.statistics.describe import finite
 from diffai_stream.statistics.layout import COARSE_KEYS, View
 
 Counts = NDArray[np.int64]
 MOVED = ("changed", "reshaped", "retyped")
+
+
+def needs(pair: Any, options: Options) -> tuple[Any, ...]:
+    """The patterns of sides that are scanned apart, whose distances the scan cannot tell."""
+    if SHIFT not in options.analyses or pair.status != "reshaped":
+        return ()
+    from diffai_stream.statistics.pattern_counts import PatternCounts
+
+    return (PatternCounts(View.OLD),)
 
 
 def tensor(table: Table, options: Options) -> PlacedFindings:
@@ -27,14 +42,19 @@ def tensor(table: Table, options: Options) -> PlacedFindings:
         old, new = evidence.stats["old"], evidence.stats["new"]
         if evidence.status not in MOVED or not old or not new or old["mean"] is None or new["mean"] is None:
             continue
-        known = counts[place].any(axis=1).all() and not options.fast
-        ks, js = distances(*counts[place]) if known else (None, None)
+        keys, (ks, js, w1) = None, (None, None, None)
+        if counts[place].any(axis=1).all() and not options.fast:
+            fine = _of_patterns(table, place)
+            keys = "coarse" if fine is None else "patterns"
+            ks, js, w1 = (*distances(*counts[place]), None) if fine is None else fine
         fields = {
             "mean_change": new["mean"] - old["mean"],
             "std_ratio": _ratio(new["std"], old["std"]),
             "norm_ratio": _ratio(new["l2_norm"], old["l2_norm"]),
             "ks": ks,
             "js_distance": js,
+            "wasserstein": w1,
+            "keys": keys,
         }
         yield place, Finding("tensor", evidence.pair.name, "measured", fields)
 
@@ -49,6 +69,24 @@ def model(evidence: ModelEvidence, options: Options) -> Findings:
 
 def _ratio(new: float, old: float) -> float | None:
     return finite(new / old) if old else None
+
+
+def _of_patterns(table: Table, place: int) -> tuple[float, float, float] | None:
+    """(KS, JS, W1) from all patterns of a large tensor; None for one whose patterns were not kept on both sides."""
+    from diffai_stream.statistics.pattern_counts import MIN_NUMEL, pattern_distances
+
+    evidence = table.evidence[place]
+    if evidence.apart:
+        counted = [found for side in ("old", "new") if (found := by_kind(evidence.apart[side], "PatternCounts"))]
+        if len(counted) < 2 or not all(found["keys"].size for found in counted):
+            return None
+        encodings = [scanned_encoding(entry) for entry in (evidence.pair.old, evidence.pair.new)]
+        return pattern_distances(counted, encodings)
+    found = table.columns.get("distances")
+    if found is None or evidence.pair.numel < MIN_NUMEL or np.isnan(found[place]).any():
+        return None
+    ks, js, w1 = found[place].tolist()
+    return ks, js, w1
 
 
 def _counts(table: Table) -> Counts:

@@ -143,6 +143,7 @@ def _evidence(
             Columns(columns, place),
             _extras(by_side),
             bool(by_side),
+            {side: found.extras for side, found in by_side.items()} if len(by_side) > 1 else {},
         )
         for place, (pair, differs, sides, change, row, by_side) in enumerate(
             zip(pairs, changed, zip(*stats, strict=True), changes, rows, states, strict=True)
@@ -151,7 +152,7 @@ def _evidence(
 
 
 def _extras(states: States) -> dict[Any, dict[str, Any]]:
-    """The other statistics; of sides scanned apart there are two of each, which nothing asks for."""
+    """The other statistics of a tensor that was scanned at once; of sides scanned apart there are two of each."""
     return next(iter(states.values())).extras if len(states) == 1 else {}
 
 

@@ -39,8 +39,13 @@ class DistributionShiftFields(TypedDict):
     mean_change: Annotated[float, "mean of new less that of old"]
     std_ratio: Annotated[float | None, "std of new / old; null when that of old is 0"]
     norm_ratio: Annotated[float | None, "l2_norm of new / old; null when that of old is 0"]
-    ks: Annotated[float | None, "Kolmogorov-Smirnov distance, 1,024 keys; null without histograms"]
-    js_distance: Annotated[float | None, "Jensen-Shannon distance (base 2), 1,024 keys; null without histograms"]
+    ks: Annotated[float | None, "Kolmogorov-Smirnov distance; null without histograms"]
+    js_distance: Annotated[float | None, "Jensen-Shannon distance (base 2); null without histograms"]
+    wasserstein: Annotated[float | None, "Wasserstein distance of order 1, in units of the weights; null where keys are coarse"]
+    keys: Annotated[
+        Literal["patterns", "coarse"] | None,
+        "whose counts are compared: of all patterns, or of 1,024 coarse keys, as below 2^22 elements; null without histograms",
+    ]
 
 
 class WorstTensor(TypedDict):

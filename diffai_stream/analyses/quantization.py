@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from math import log10, sqrt
 from typing import Any
 
@@ -197,7 +197,12 @@ def _totals(evidence: ModelEvidence, found: Sequence[Finding]) -> dict[str, floa
 
 def extra(evidence: Evidence, kind: str) -> dict[str, Any] | None:
     """The finalized columns of one of the other statistics, by class name; None when it was not computed."""
-    return next((columns for statistic, columns in evidence.extras.items() if type(statistic).__name__ == kind), None)
+    return by_kind(evidence.extras, kind)
+
+
+def by_kind(extras: Mapping[Any, dict[str, Any]], kind: str) -> dict[str, Any] | None:
+    """The same among other statistics."""
+    return next((columns for statistic, columns in extras.items() if type(statistic).__name__ == kind), None)
 
 
 def _sizes(pair: Any) -> dict[str, float | None]:

@@ -20,6 +20,7 @@ from diffai_stream.plugins import is_ours, told
 from diffai_stream.statistics.base import Statistic, Tile
 from diffai_stream.statistics.finishing import finish
 from diffai_stream.statistics.joint import is_joint, scan_joint
+from diffai_stream.statistics.layout import View
 from diffai_stream.statistics.scanner import Domain, Part, Scanner, domain_of, merge_parts
 from diffai_stream.storage.extent import Extent
 from diffai_stream.storage.windows import read_window, recheck
@@ -215,12 +216,19 @@ def _scan_raw(
             raise TensorError("has fewer bytes than its shape needs", path=path, tensor=piece.name)
     segments = np.array([[0, 0, stop - start, piece.leaf_numel, start]], np.int64)
     state = _state(reading, raw_old, raw_new, segments, program).compact()
-    found = [statistic.of_pairs(state.runs[3], encodings) if reading.joint else None for statistic in piece.statistics]
-    seeing = [statistic for statistic, of_pairs in zip(piece.statistics, found, strict=True) if of_pairs is None]
+    found = [_counted(statistic, state, encodings, reading.joint) for statistic in piece.statistics]
+    seeing = [statistic for statistic, counted in zip(piece.statistics, found, strict=True) if counted is None]
     states = {statistic: statistic.empty() for statistic in seeing}
     for tile in _tiles(reading, encodings, raw_old, raw_new, start, stop) if seeing else ():
         states = {statistic: _updated(statistic, s, tile) for statistic, s in states.items()}
-    return state, tuple(states.get(statistic, of_pairs) for statistic, of_pairs in zip(piece.statistics, found, strict=True))
+    return state, tuple(states.get(statistic, counted) for statistic, counted in zip(piece.statistics, found, strict=True))
+
+
+def _counted(statistic: Statistic[Any], state: Part, encodings: tuple[Encoding, Encoding], joint: bool) -> Any:
+    """The state of a statistic that follows from what the scan has counted; None for others."""
+    if joint:
+        return statistic.of_pairs(state.runs[3], encodings)
+    return statistic.of_run(*state.runs[statistic.view]) if statistic.view in (View.OLD, View.NEW) else None
 
 
 def _updated(statistic: Statistic[Any], state: Any, tile: Tile) -> Any:

@@ -168,6 +168,10 @@ class Statistic(ABC, Generic[S]):
     def update(self, state: S, tile: Tile) -> S:
         """Take in the next tile; the state may be changed in place."""
 
+    def of_run(self, keys: NDArray[np.uint16], counts: NDArray[np.int64]) -> S | None:
+        """The state of elements whose patterns the scan has counted on its side; None where the tiles have to be seen."""
+        return None
+
     def of_pairs(self, pairs: Pairs, encodings: tuple[Encoding, Encoding]) -> S | None:
         """The state of elements whose pairs of 8-bit codes are counted; None where the tiles have to be seen."""
         return None

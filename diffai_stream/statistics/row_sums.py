@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum
 from math import prod
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -150,12 +150,17 @@ def fitted_scale_residual(rows: Matrix) -> FittedScales:
     return FittedScales(scales, np.maximum(a2 - scales * ab, 0.0))
 
 
-def dead_rows(rows: Matrix, side: View) -> NDArray[np.int64]:
-    """Rows whose norm is below 1e-6 of the median norm of a side; rows without a finite element are not judged."""
+def row_norms(rows: Matrix, side: View) -> Matrix:
+    """The norm of each row of a side; NaN for one without a finite element."""
     field = {View.OLD: RowField.OLD_SQUARES, View.NEW: RowField.NEW_SQUARES}[side]
-    judged: NDArray[np.int64] = np.flatnonzero(rows[:, RowField.N] > 0)
+    norms: Matrix = np.where(rows[:, RowField.N] > 0, np.sqrt(rows[:, field]), np.nan)
+    return norms
+
+
+def dead_rows(norms: NDArray[Any]) -> NDArray[np.int64]:
+    """Rows whose norm is below 1e-6 of the median norm; those that are NaN are not judged."""
+    judged: NDArray[np.int64] = np.flatnonzero(~np.isnan(norms))
     if judged.size == 0:
         return judged
-    norms = np.sqrt(rows[judged, field])
-    dead: NDArray[np.int64] = judged[norms < DEAD_RATIO * np.median(norms)]
+    dead: NDArray[np.int64] = judged[norms[judged] < DEAD_RATIO * np.median(norms[judged])]
     return dead

@@ -20,14 +20,17 @@ from diffai_stream.formats.base import PROFILED, Checkpoint, Component, TensorEn
 from diffai_stream.plan.pairs import TensorPair
 from diffai_stream.statistics.content_hash import ContentHash
 from diffai_stream.statistics.layout import View
+from diffai_stream.statistics.pattern_counts import PatternCounts
+from diffai_stream.statistics.row_norms import RowNorms
 from diffai_stream.storage.extent import Extent, FileStamp
 from diffai_stream.store.coding import Kept, decode
 from diffai_stream.store.results import LOCK, STORE_VERSION, ResultStore
 from diffai_stream.store.zarr_files import METADATA, DamagedError, read_array, read_attributes, write_array
 
 KIND, INDEX = "profile", "index"
-HASH = ContentHash(View.OLD)
-STATISTICS = (HASH,)  # what is kept of a tensor beside the figures that every comparison has
+HASH, PATTERNS = ContentHash(View.OLD), PatternCounts(View.OLD)
+COMPARED = (HASH, PATTERNS)  # what is asked of the other side too
+STATISTICS = (*COMPARED, RowNorms(View.OLD))  # what is kept of a tensor beside the figures that every comparison has
 AGAIN = "make the profile again from the weights"
 LOADED_BATCHES = 4
 _KEPT = ("format", "container", "metadata", "aliases", "hyperparameters")

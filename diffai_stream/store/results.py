@@ -19,7 +19,7 @@ from diffai_stream.store.coding import Extras, Kept, Uncodable, decode, encode
 from diffai_stream.store.keys import computed_by
 from diffai_stream.store.zarr_files import DamagedError, read_array, read_attributes, write_array, write_group
 
-STORE_VERSION = 1
+STORE_VERSION = 2
 LOCK, BATCHES, RESULTS = ".diffai-lock", "batches", "results"
 COMMIT_SECONDS = 0.5  # at least so long between two commits
 COMMIT_SHARE = 20  # and so many times as long as the last one took: a slow disk costs a twentieth

@@ -9,6 +9,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 import zarr
+from scipy.stats import ks_2samp, wasserstein_distance
 
 from diffai_stream.errors import DiffaiError, FormatError, UsageError
 from diffai_stream.pipeline import compare, inspect, merge_profiles, profile
@@ -99,6 +100,43 @@ def test_the_shift_is_told_as_if_the_weights_were_there(models):
     assert found.keys() == {name for name, status in statuses(records).items() if status in ("changed", "reshaped")}
     for name in found.keys() - {"lm_head.weight"}:
         assert {**found[name], "seq": 0, "run_id": ""} == {**full[name], "seq": 0, "run_id": ""}
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    """A tensor whose patterns and rows a profile keeps, in bfloat16, before and after: one row dies, another is dead."""
+    folder, random = tmp_path_factory.mktemp("large"), np.random.default_rng(0)
+    old = random.normal(0, 0.02, (1025, 4096)).astype(ml_dtypes.bfloat16)
+    new = (old.astype(np.float32) + random.normal(0.001, 0.002, old.shape)).astype(ml_dtypes.bfloat16)
+    old[7], new[300] = 0, 0
+    paths = [write_safetensors(folder / f"{name}.safetensors", {"w": side}) for name, side in (("old", old), ("new", new))]
+    profiles = [folder / f"{path.stem}.zarr" for path in paths]
+    for path, kept in zip(paths, profiles, strict=True):
+        printed(profile(str(path), store=str(kept)))
+    return paths, profiles, (old.astype(float), new.astype(float))
+
+
+@pytest.mark.parametrize("places", [(1, 0), (0, 1), (1, 1)], ids=["old profiled", "new profiled", "both profiled"])
+def test_the_distribution_of_a_large_tensor_is_kept_pattern_by_pattern(large, places):
+    full = of_type(run(*large[0], analyses=("distribution_shift",)), "distribution_shift")[0]
+    (found,) = of_type(run(*(large[place][side] for side, place in enumerate(places))), "distribution_shift")
+    assert {**found, "seq": 0, "run_id": ""} == {**full, "seq": 0, "run_id": ""}
+    old, new = (side.ravel() for side in large[2])
+    assert found["keys"] == "patterns"
+    assert found["ks"] == pytest.approx(ks_2samp(old, new, method="asymp").statistic, rel=1e-6)
+    assert found["wasserstein"] == pytest.approx(wasserstein_distance(old, new), rel=1e-6)
+
+
+@pytest.mark.parametrize("places", [(1, 0), (0, 1), (1, 1)], ids=["old profiled", "new profiled", "both profiled"])
+def test_dead_rows_are_told_as_if_the_weights_were_there(large, places):
+    def dead(*paths, **options):
+        return [(r["side"], r["detail"]) for r in of_type(run(*paths, **options), "anomaly") if r["kind"] == "dead_rows"]
+
+    chosen = [large[place][side] for side, place in enumerate(places)]
+    full = dead(*large[0], analyses=("anomaly",))
+    assert full == [("both", full[0][1])]
+    assert full[0][1].endswith(": 300")
+    assert dead(*chosen, analyses=("anomaly",)) == full
 
 
 def test_what_needs_both_sides_is_skipped_or_refused(models):
