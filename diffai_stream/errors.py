@@ -73,3 +73,7 @@ class TensorError(CheckpointError):
 
 class ChangedFileError(CheckpointError):
     """The file is not the one that was indexed: its size or modification time changed."""
+
+
+class BrokenOutputError(Exception):
+    """Whoever read our standard output went away, as `head` does; nothing to complain about."""

@@ -12,8 +12,8 @@ import click
 
 from diffai_stream.cli.options import Printing
 from diffai_stream.cli.signals import Signals
-from diffai_stream.cli.streams import BrokenOutputError, OutputError, StandardOutput, SteadyProgress, complain
-from diffai_stream.errors import UsageError
+from diffai_stream.cli.streams import OutputError, StandardOutput, SteadyProgress, complain
+from diffai_stream.errors import BrokenOutputError, UsageError
 
 if TYPE_CHECKING:
     from diffai_stream.report.base import ByteStream, Writer, WriterOptions
@@ -112,8 +112,10 @@ class _Session:
 
     def _close(self) -> None:
         self._stream.holds = False
-        self._writer.close()
-        self._stream.flush()
+        try:
+            self._writer.close()
+        finally:
+            self._stream.flush()
 
     def _next(self) -> Record | None:
         try:

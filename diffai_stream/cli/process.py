@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import click
 
 from diffai_stream.cli.signals import Signals
-from diffai_stream.cli.streams import BrokenOutputError, StandardOutput, complain, tell_broken_plugins
-from diffai_stream.errors import DiffaiError
+from diffai_stream.cli.streams import StandardOutput, complain, tell_broken_plugins
+from diffai_stream.errors import BrokenOutputError, DiffaiError
 
 TROUBLE = 2
 BROKEN_PIPE = 141

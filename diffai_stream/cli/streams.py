@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from diffai_stream.errors import DiffaiError
+from diffai_stream.errors import BrokenOutputError, DiffaiError
 from diffai_stream.plugins import broken
 from diffai_stream.report.colors import wants_color
 from diffai_stream.report.figures import escaped
@@ -21,10 +21,6 @@ if TYPE_CHECKING:
 
 class OutputError(DiffaiError):
     """Standard output does not take what is written: closed, or no space left."""
-
-
-class BrokenOutputError(Exception):
-    """Whoever read our standard output went away, as `head` does; nothing to complain about."""
 
 
 def _nothing() -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import import_module
 from typing import cast
 
-from diffai_stream.errors import DiffaiError, PluginError, UsageError
+from diffai_stream.errors import BrokenOutputError, DiffaiError, PluginError, UsageError
 from diffai_stream.plugins import Catalogue, broken, told
 from diffai_stream.report.base import ByteStream, Writer, WriterOptions
+from diffai_stream.report.records import Record
 
 
 @dataclass(frozen=True)
@@ -123,11 +126,36 @@ def open_writer(name: str, stream: ByteStream, options: WriterOptions) -> Writer
     Raises UsageError when there is no such output, MissingExtraError without its library, PluginError for a plug-in that fails.
     """
     row = writer_row(name)
-    try:
+    if name not in WRITERS.origins:
         return row.open(stream, options)
-    except DiffaiError:
+    of_plugin = f"the output {name!r} of {WRITERS.origins[name].distribution}"
+    with _told_as(of_plugin):
+        return _PluginWriter(row.open(stream, options), of_plugin)
+
+
+class _PluginWriter:
+    """A plug-in's writer, whose failures are told as its own."""
+
+    def __init__(self, writer: Writer, name: str) -> None:
+        self._writer, self._name = writer, name
+
+    def write(self, record: Record) -> None:
+        """Print one record."""
+        with _told_as(self._name):
+            self._writer.write(record)
+
+    def close(self) -> None:
+        """Print what is outstanding."""
+        with _told_as(self._name):
+            self._writer.close()
+
+
+@contextmanager
+def _told_as(name: str) -> Iterator[None]:
+    """Raise PluginError for what goes wrong inside; errors of ours, and streams that break, stay what they are."""
+    try:
+        yield
+    except (DiffaiError, BrokenOutputError, OSError):
         raise
     except Exception as error:
-        if name in WRITERS.origins:
-            raise PluginError(f"the output {name!r} of {WRITERS.origins[name].distribution} failed: {told(error)}") from error
-        raise
+        raise PluginError(f"{name} failed: {told(error)}") from error

@@ -13,6 +13,7 @@ from diffai_stream.analyses import catalogue as analyses
 from diffai_stream.analyses.base import Analysis
 from diffai_stream.analyses.catalogue import ANALYSES, RECORD_TYPES
 from diffai_stream.analyses.fields import AnomalyFields
+from diffai_stream.cli.process import run
 from diffai_stream.encodings.base import DecodeKind, Encoding
 from diffai_stream.encodings.catalogue import ENCODINGS
 from diffai_stream.errors import FormatError, UsageError
@@ -20,6 +21,7 @@ from diffai_stream.formats import catalogue as formats
 from diffai_stream.formats.catalogue import FORMATS, FormatRow, open_checkpoint
 from diffai_stream.pipeline import compare
 from diffai_stream.plugins import Catalogue
+from diffai_stream.report.catalogue import WRITERS
 from diffai_stream.report.records import CORE_RECORDS
 from tests.checkpoints import write_safetensors
 
@@ -292,3 +294,36 @@ def test_an_encoding_that_fails_is_an_error_of_its_tensor(package, monkeypatch, 
     errors = [(record["tensor"], record["message"]) for record in records if record["type"] == "error"]
     assert errors == [("a", "the encoding ODD of a plug-in failed: ValueError: odd")]
     assert [record["name"] for record in records if record["type"] == "tensor"] == ["b"]
+
+
+FAILING_WRITER = """
+from diffai_stream.report.catalogue import WriterRow
+class Writer:
+    def __init__(self, stream, options): self.stream = stream
+    def write(self, record):
+        if record["type"] == "{when}": raise ValueError("odd")
+        self.stream.write(b"x\\n")
+    def close(self):
+        if "{when}" == "close": raise ValueError("odd")
+ROW = WriterRow("odd_output", "Odd", "failing_writer:Writer", "text/plain")
+"""
+
+
+@pytest.fixture
+def output():
+    """The name of an output that the catalogue, which all of the program shares, forgets afterwards."""
+    yield "odd_output"
+    WRITERS.pop("odd_output", None)
+    WRITERS.origins.pop("odd_output", None)
+    WRITERS._seen.clear()
+
+
+@pytest.mark.parametrize("when", ["header", "summary", "close"])
+def test_an_output_that_fails_is_an_error_with_its_name(package, pair, capfd, output, when):
+    entry_point = "[diffai_stream.writers]\nodd_output = failing_writer:ROW\n"
+    package("failing_writer", entry_point, FAILING_WRITER.replace("{when}", when).replace("\\\\", "\\"))
+    assert run([*pair, "-o", output]) == 2
+    printed, said = capfd.readouterr()
+    assert "the output 'odd_output' of failing_writer 1.0 failed: ValueError: odd" in said
+    assert "Traceback" not in said
+    assert bool(printed) == (when != "header")
