@@ -134,6 +134,7 @@ PAIRS = {
     "many": ("many", "--tensors", "50000"),
     "many-200k": ("many", "--tensors", "200000"),
     "1mb": ("1mb",),
+    "256mb": ("llama-256mb",),
 }
 QUICK_PAIRS = {
     "1b": ("tiny", "--same"),
@@ -142,6 +143,7 @@ QUICK_PAIRS = {
     "many": ("many", "--tensors", "500"),
     "many-200k": ("many", "--tensors", "2000"),
     "1mb": ("1mb",),
+    "256mb": ("tiny-deep",),
 }
 
 

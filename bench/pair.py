@@ -46,6 +46,7 @@ SHAPES: dict[str, Callable[[int], dict[str, tuple[int, ...]]]] = {
     "llama-1gb": lambda _: llama(4, 2048, 8192, 512, 128_256),  # the same layers, 4 of them
     "llama-10gb": lambda _: llama(78, 2048, 8192, 512, 128_256),  # the same layers, 78 of them: 10.0 GB
     "llama-20gb": lambda _: llama(160, 2048, 8192, 512, 128_256),  # 160 of them: 20.0 GB
+    "llama-256mb": lambda _: llama(5, 1024, 4096, 256, 50_000),  # 254 MB in bf16
     "tiny": lambda _: llama(2, 64, 256, 32, 512),  # about 0.35 MB
     "tiny-deep": lambda _: llama(8, 64, 256, 32, 512),  # the same layers, 8 of them
     "1mb": lambda _: llama(2, 128, 384, 64, 512),  # about 1 MB

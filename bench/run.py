@@ -27,10 +27,11 @@ from cluster_figures import CLUSTER_FIGURES
 from figures import Bench, Figure, Measured, shown
 from format_figures import FORMAT_FIGURES
 from measure import Command, MeasureError
+from remote_figures import REMOTE_FIGURES
 from scale_figures import SCALE_FIGURES
 from store_figures import STORE_FIGURES
 
-FIGURES = (*figures.FIGURES, *FORMAT_FIGURES, *STORE_FIGURES, *CLUSTER_FIGURES, *SCALE_FIGURES)
+FIGURES = (*figures.FIGURES, *FORMAT_FIGURES, *STORE_FIGURES, *CLUSTER_FIGURES, *REMOTE_FIGURES, *SCALE_FIGURES)
 README = Path(__file__).parent / "README.md"
 PROJECT_README = README.parents[1] / "README.md"
 BEGIN, END = "<!-- measured:begin -->", "<!-- measured:end -->"

@@ -22,6 +22,8 @@ PARTLY = {
     **{f"{row}-{name}": "not installed" for row in ("format", "index") for name in ("pt", "onnx", "hdf5", "gguf")},
     **dict.fromkeys(("format-gguf-bf16", "format-gguf-f16", "index-gguf-vocabulary"), "gguf: not"),
     "cluster": "distributed: not installed",
+    "http": "obstore: not installed",
+    "s3": "moto.server: not installed",
     **dict.fromkeys(("cold", "cold-20gb"), "the page cache keeps the files"),
 }
 
