@@ -2,8 +2,9 @@
 
     python bench/scale.py [--only POINT]... [--workers N]... [--results FILE] [--folder DIR] [--write]
 
-Every pair is compared cold (evicted from the page cache) and, where both sides fit into memory, warm. What is in the results
-file already is not measured again, so that a long measurement can be made in pieces; pairs that it writes it removes.
+Every pair is compared cold (evicted from the page cache), where both sides fit into memory warm, and cold through a dask
+scheduler and two workers of one thread on this machine. What is in the results file already is not measured again, so that a
+long measurement can be made in pieces; pairs that it writes it removes.
 """
 
 from __future__ import annotations
@@ -19,8 +20,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import run
+from cluster_figures import WORKERS, cluster
 from figures import CACHE_SHARE
 from measure import MeasureError, Runs, alternate, available_nbytes, evict, warm
+from measure import run as measure
 from scale_figures import tensor_count
 
 HERE = Path(__file__).parent
@@ -88,6 +91,8 @@ def measured(point: str, flags: list[str], workers: list[int], folder: Path, rou
         subprocess.run([sys.executable, str(HERE / "pair.py"), str(home), *flags], check=True, stdout=subprocess.DEVNULL)
         pair = home / "old.safetensors", home / "new.safetensors"
         yield from _rows(point, pair, workers, rounds)
+        with tempfile.TemporaryDirectory(prefix="scale-") as small:
+            yield from _through_cluster(point, pair, Path(small), rounds)
     finally:
         if not was_there:
             shutil.rmtree(home, ignore_errors=True)
@@ -107,6 +112,20 @@ def _rows(point: str, pair: tuple[Path, Path], workers: list[int], rounds: int) 
             continue
         for count, found in zip(workers, runs, strict=True):
             yield _row(point, state, count, nbytes, pair[0], found)
+
+
+def _through_cluster(point: str, pair: tuple[Path, Path], small: Path, rounds: int) -> Iterator[Row]:
+    """The row of a cluster that is up and has its kernels loaded, by a pair of 1 MB before."""
+    subprocess.run([sys.executable, str(HERE / "pair.py"), str(small), "--shape", "1mb"], check=True, stdout=subprocess.DEVNULL)
+    try:
+        with cluster(sys.executable) as file:
+            command = [*run.installed_command(), "--no-progress", "--scheduler-file", str(file)]
+            measure([*command, str(small / "old.safetensors"), str(small / "new.safetensors")])
+            (runs,) = alternate([[*command, *map(str, pair)]], [rounds], lambda: evict(pair))
+    except MeasureError as error:
+        print(f"{point}: {error}", file=sys.stderr)
+        return
+    yield _row(point, "cold, cluster", WORKERS, sum(path.stat().st_size for path in pair), pair[0], runs)
 
 
 def _row(point: str, state: str, workers: int, nbytes: int, old: Path, runs: Runs) -> Row:

@@ -20,7 +20,6 @@ from diffai_stream.plugins import is_ours, told
 from diffai_stream.statistics.base import Statistic, Tile
 from diffai_stream.statistics.finishing import finish
 from diffai_stream.statistics.joint import is_joint, scan_joint
-from diffai_stream.statistics.layout import View
 from diffai_stream.statistics.scanner import Domain, Part, Scanner, domain_of, merge_parts
 from diffai_stream.storage.extent import Extent
 from diffai_stream.storage.windows import read_window, recheck
@@ -216,7 +215,7 @@ def _scan_raw(
             raise TensorError("has fewer bytes than its shape needs", path=path, tensor=piece.name)
     segments = np.array([[0, 0, stop - start, piece.leaf_numel, start]], np.int64)
     state = _state(reading, raw_old, raw_new, segments, program).compact()
-    found = [_counted(statistic, state, encodings, reading.joint) for statistic in piece.statistics]
+    found = [_counted(statistic, state, reading) for statistic in piece.statistics]
     seeing = [statistic for statistic, counted in zip(piece.statistics, found, strict=True) if counted is None]
     states = {statistic: statistic.empty() for statistic in seeing}
     for tile in _tiles(reading, encodings, raw_old, raw_new, start, stop) if seeing else ():
@@ -224,11 +223,12 @@ def _scan_raw(
     return state, tuple(states.get(statistic, counted) for statistic, counted in zip(piece.statistics, found, strict=True))
 
 
-def _counted(statistic: Statistic[Any], state: Part, encodings: tuple[Encoding, Encoding], joint: bool) -> Any:
-    """The state of a statistic that follows from what the scan has counted; None for others."""
-    if joint:
+def _counted(statistic: Statistic[Any], state: Part, reading: Reading) -> Any:
+    """The state of a statistic where it follows from what the scan has counted; else None."""
+    encodings = reading.old.encoding, reading.new.encoding
+    if reading.joint:
         return statistic.of_pairs(state.runs[3], encodings)
-    return statistic.of_run(*state.runs[statistic.view]) if statistic.view in (View.OLD, View.NEW) else None
+    return statistic.of_runs(state.runs[:2], encodings, real_shape(reading.piece.old))
 
 
 def _updated(statistic: Statistic[Any], state: Any, tile: Tile) -> Any:

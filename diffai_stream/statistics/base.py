@@ -33,8 +33,8 @@ class Stored(Protocol):
         """Its codes and scales; None where it has none, or only a part of it is compared. Raises CheckpointError."""
 
 
-class Pairs(Protocol):
-    """Pairs of 8-bit codes, new in the high byte: uint16 `keys`, each once, and their int64 `counts`."""
+class Keyed(Protocol):
+    """Counted patterns, or pairs of 8-bit codes with new in the high byte: uint16 `keys`, each once, and int64 `counts`."""
 
     @property
     def keys(self) -> NDArray[np.uint16]: ...  # noqa: D102
@@ -168,11 +168,14 @@ class Statistic(ABC, Generic[S]):
     def update(self, state: S, tile: Tile) -> S:
         """Take in the next tile; the state may be changed in place."""
 
-    def of_run(self, keys: NDArray[np.uint16], counts: NDArray[np.int64]) -> S | None:
-        """The state of elements whose patterns the scan has counted on its side; None where the tiles have to be seen."""
+    def of_runs(self, runs: tuple[Keyed, Keyed], encodings: tuple[Encoding, Encoding], shape: tuple[int, ...]) -> S | None:
+        """The state of elements whose patterns the scan has counted on both sides; None where the tiles have to be seen.
+
+        Both runs are empty where nothing was counted.
+        """
         return None
 
-    def of_pairs(self, pairs: Pairs, encodings: tuple[Encoding, Encoding]) -> S | None:
+    def of_pairs(self, pairs: Keyed, encodings: tuple[Encoding, Encoding]) -> S | None:
         """The state of elements whose pairs of 8-bit codes are counted; None where the tiles have to be seen."""
         return None
 

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from diffai_stream.encodings.base import DecodeKind, Encoding
 from diffai_stream.native import Entry
-from diffai_stream.statistics.base import Pairs, Statistic, Tile, same_type
+from diffai_stream.statistics.base import Keyed, Statistic, Tile, same_type
 from diffai_stream.statistics.layout import View
 
 _MODULE = "diffai_stream.statistics.kernels.casts"
@@ -120,7 +120,7 @@ class CastCounts(Statistic[CastState]):
         low = (_low_bits(tile.raw_old, tile.encoding_old), _low_bits(tile.raw_new, tile.encoding_new))
         return self.merge(state, CastState(counts, low, narrowing))
 
-    def of_pairs(self, pairs: Pairs, encodings: tuple[Encoding, Encoding]) -> CastState | None:
+    def of_pairs(self, pairs: Keyed, encodings: tuple[Encoding, Encoding]) -> CastState | None:
         """Nothing to count where new is no narrower float: bytes have no low half either."""
         return None if is_narrowing(*encodings) else CastState(np.zeros(len(CastField), np.int64), (-1, -1), False)
 

@@ -72,8 +72,8 @@ class DeltaRows(Statistic[Rows]):
         rows = chosen_of(tile, ROWS)
         if rows is None:
             return state
-        with np.errstate(invalid="ignore", over="ignore"):
-            delta = (rows[1].astype(np.float64) - rows[0]).astype(np.float32)
+        with np.errstate(invalid="ignore", over="ignore"):  # float64 differences are rounded once more
+            delta = (rows[1] - rows[0]).astype(np.float32, copy=False)
         return Rows((*state.blocks, delta))
 
     def merge(self, left: Rows, right: Rows) -> Rows:
@@ -82,11 +82,11 @@ class DeltaRows(Statistic[Rows]):
 
     def finalize(self, state: Rows) -> dict[str, Any]:
         """`singular_values` float64[≤ 64], largest first, empty when a value is not finite; `rank` or None."""
-        rows = np.concatenate(state.blocks).astype(np.float64) if state.blocks else np.empty((0, 0))
-        if rows.size == 0 or not np.isfinite(rows).all() or not rows.any():
+        rows = np.concatenate(state.blocks) if state.blocks else np.empty((0, 0), np.float32)
+        scale = float(max(rows.max(initial=0), -rows.min(initial=0)))
+        if not 0 < scale < np.inf:  # NaN too
             return {"singular_values": np.empty(0), "rank": None}
-        scale = float(np.abs(rows).max())
-        rows /= scale
-        squares = np.linalg.eigvalsh(rows @ rows.T)[::-1]  # a hundred times faster than the singular values themselves
+        scaled = rows.astype(np.float64) / scale
+        squares = np.linalg.eigvalsh(scaled @ scaled.T)[::-1]  # a hundred times faster than the singular values themselves
         singular = np.sqrt(np.maximum(squares, 0.0)) * scale
         return {"singular_values": singular, "rank": rank_of(singular)}

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffai_stream.encodings.base import Encoding
-from diffai_stream.statistics.base import Pairs, Statistic, Tile
+from diffai_stream.statistics.base import Keyed, Statistic, Tile
 from diffai_stream.statistics.entries import distances_of_runs
 from diffai_stream.statistics.layout import KEYS, View
 from diffai_stream.statistics.scanner import Ask, Domain, Scanner, domain_of
@@ -60,14 +60,13 @@ class PatternCounts(Statistic[Counted]):
             _threads.scanner = Scanner()
         segment = np.array([[0, 0, tile.numel, max(tile.numel, 1), 0]], np.int64)
         part = _threads.scanner.scan(raw, raw, (encoding, encoding), segment, Ask(fourth=False))
-        return self.merge(state, self.of_run(part.runs[0].keys, part.runs[0].counts))
+        return self.merge(state, _sorted(part.runs[0]))
 
-    def of_run(self, keys: NDArray[np.uint16], counts: NDArray[np.int64]) -> Counted:
+    def of_runs(self, runs: tuple[Keyed, Keyed], encodings: tuple[Encoding, Encoding], shape: tuple[int, ...]) -> Counted:
         """What the scan counted on the side."""
-        order = np.argsort(keys)
-        return Counted(keys[order], counts[order])
+        return _sorted(runs[self.view])
 
-    def of_pairs(self, pairs: Pairs, encodings: tuple[Encoding, Encoding]) -> Counted:
+    def of_pairs(self, pairs: Keyed, encodings: tuple[Encoding, Encoding]) -> Counted:
         """The side's half of pairs of 8-bit codes."""
         codes = pairs.keys >> 8 if self.view == View.NEW else pairs.keys & 0xFF
         return _sparse(np.bincount(codes, pairs.counts, 256).astype(np.int64))
@@ -103,6 +102,11 @@ def _by_value(side: dict[str, Any], domain: Domain) -> Counted:
     dense[side["keys"]] = side["counts"]
     keys = domain.order[dense[domain.order] > 0]
     return Counted(keys, dense[keys])
+
+
+def _sorted(run: Keyed) -> Counted:
+    order = np.argsort(run.keys)
+    return Counted(run.keys[order], run.counts[order])
 
 
 def _sparse(dense: NDArray[np.int64]) -> Counted:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from diffai_stream.encodings.base import DecodeKind, Encoding
 from diffai_stream.native import Entry
-from diffai_stream.statistics.base import Pairs, Statistic, Tile
+from diffai_stream.statistics.base import Keyed, Statistic, Tile
 from diffai_stream.statistics.layout import ULP_FIRST_KEY, View
 
 _MODULE = "diffai_stream.statistics.kernels.ulp"
@@ -86,7 +86,7 @@ class UlpDistance(Statistic[UlpCounts]):
         count_distances[old.itemsize](old, new, bits, infinity, counts, largest)
         return self.merge(state, UlpCounts(np.trim_zeros(counts, "b"), int(largest[0]), True))
 
-    def of_pairs(self, pairs: Pairs, encodings: tuple[Encoding, Encoding]) -> UlpCounts:
+    def of_pairs(self, pairs: Keyed, encodings: tuple[Encoding, Encoding]) -> UlpCounts:
         """Count every pair of codes once, by how often it occurs."""
         if encodings[0].name != encodings[1].name or encodings[0].family != "float":
             return UlpCounts(np.zeros(0, np.int64), 0, False)

@@ -14,9 +14,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from diffai_stream.encodings.base import Encoding
 from diffai_stream.native import Entry
-from diffai_stream.statistics.base import Statistic, Tile, sides_of
+from diffai_stream.statistics.base import Keyed, Statistic, Tile, sides_of
 from diffai_stream.statistics.layout import LEAF_NUMEL, View
+from diffai_stream.statistics.scanner import domain_of
 
 _MODULE = "diffai_stream.statistics.kernels.zero_patterns"
 patterns32, patterns64 = Entry(_MODULE, "patterns32"), Entry(_MODULE, "patterns64")
@@ -64,6 +66,15 @@ class ZeroPatterns(Statistic[PatternState]):
             if tile.is_alone:
                 counts[1] += counts[0] - state.counts[0]
         return PatternState(counts, tile.shape)
+
+    def of_runs(
+        self, runs: tuple[Keyed, Keyed], encodings: tuple[Encoding, Encoding], shape: tuple[int, ...]
+    ) -> PatternState | None:
+        """Nothing, where neither side has a zero: most weights have none, and need not be looked at again."""
+        for run, encoding in zip(runs, encodings, strict=True):
+            if not run.keys.size or (domain_of(encoding).values[run.keys] == 0).any():
+                return None
+        return PatternState(np.zeros((2, 2), np.int64), shape)
 
     def merge(self, left: PatternState, right: PatternState) -> PatternState:
         """Counts add up."""

@@ -22,6 +22,7 @@ from diffai_stream.encodings.base import Encoding
 from diffai_stream.encodings.catalogue import ENCODINGS
 from diffai_stream.statistics.base import Statistic, Tile
 from diffai_stream.statistics.layout import leaf_numel
+from diffai_stream.statistics.scanner import Ask, Runs, Scanner
 
 Bytes = NDArray[np.uint8]
 PAIRS = (("F32", "F32"), ("BF16", "BF16"), ("F32", "F8_E4M3"), ("F64", "F16"), ("I64", "U8"))
@@ -146,6 +147,25 @@ class StatisticLaws:
                     merged = statistic.finalize(reduce(statistic.merge, states))
                     assert same_columns(merged, statistic.finalize(self.state(statistic, tiles))), (statistic, names)
 
+    def test_counted_patterns_finish_like_tiles(self) -> None:
+        """Where a statistic follows from the patterns that the scan counts, it is what the tiles say, zeros or not."""
+        shape, scanner = (70, 2000), Scanner()
+        for name in ("BF16", "F16", "F32", "I32"):
+            pair = ENCODINGS[name], ENCODINGS[name]
+            for lowest in (0, 1):  # of 1 no pattern is a zero
+                raw = [hostile_bytes(pair[0], prod(shape), seed).copy() for seed in range(2)]
+                for side in raw:
+                    side[:: pair[0].itemsize] |= lowest
+                    side.setflags(write=False)
+                tiles = leaf_tiles(raw[0], raw[1], pair, shape)
+                for statistic in self.statistics:
+                    counted = [statistic.of_runs(_runs(scanner, tile), pair, shape) for tile in tiles]
+                    if statistic.skip_reason(shape) is None and any(state is not None for state in counted):
+                        seen = [statistic.update(statistic.empty(), tile) for tile in tiles]
+                        states = [b if a is None else a for a, b in zip(counted, seen, strict=True)]
+                        finished = statistic.finalize(reduce(statistic.merge, states))
+                        assert same_columns(finished, statistic.finalize(reduce(statistic.merge, seen))), (statistic, name)
+
     def test_states_travel(self) -> None:
         """A pickled state finishes like the state itself, and equal statistics hash alike."""
         for statistic, parts in self.cases():
@@ -176,6 +196,12 @@ class CountedPairs(NamedTuple):
 
     keys: NDArray[np.uint16]
     counts: NDArray[np.int64]
+
+
+def _runs(scanner: Scanner, tile: Tile) -> tuple[Runs, Runs]:
+    """What the scan counts of both sides of a tile."""
+    segment = np.array([[0, 0, tile.numel, tile.numel, tile.first]], np.int64)
+    return scanner.scan(tile.raw_old, tile.raw_new, (tile.encoding_old, tile.encoding_new), segment, Ask()).runs[:2]
 
 
 def pairs_of(old: Bytes, new: Bytes) -> CountedPairs:

@@ -22,6 +22,7 @@ STRUCTURAL = {
     "convergence_analysis": {"converged_below": LIMIT},
     "deployment_readiness": {"total_count": "checks that could be told: the list is the same for all models"},
     "embedding_analysis": {"threshold": LIMIT},
+    "distribution_shift": {"wasserstein": "null below 2^22 elements; others are in store/test_profiles.py"},
     "gradient_analysis": {"threshold": LIMIT},
     "head_importance": {"prunable_below": LIMIT},
     "layer_impact": {
@@ -37,6 +38,7 @@ STRUCTURAL = {
 }
 _OTHERS = "others are planted in test_attention.py"
 WORDS = {
+    "distribution_shift": {"keys": "patterns, from 2^22 elements on, are in store/test_profiles.py"},
     "architecture_comparison": {"same_family": "families by roles are in test_structure.py"},
     **{name: {"attention": _OTHERS, "heads_from": _OTHERS} for name in ("attention_analysis", "head_importance")},
     "attention_pattern_diff": {"attention": _OTHERS, "heads_from": _OTHERS},

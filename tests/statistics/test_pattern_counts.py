@@ -42,7 +42,7 @@ def test_the_scan_counts_what_tiles_say(name):
     raw, encoding = raw_of(name, 100_000)
     part = Scanner().scan(raw, raw, (encoding, encoding), np.array([[0, 0, 100_000, 32_768, 0]], np.int64), Ask())
     statistic = PatternCounts()
-    scanned = statistic.finalize(statistic.of_run(part.runs[0].keys, part.runs[0].counts))
+    scanned = statistic.finalize(statistic.of_runs(part.runs[:2], (encoding, encoding), (100_000,)))
     tiled = statistic.finalize(StatisticLaws.state(statistic, leaf_tiles(raw, raw, (encoding, encoding), (100_000,))))
     assert scanned["keys"].tolist() == tiled["keys"].tolist()
     assert scanned["counts"].tolist() == tiled["counts"].tolist()

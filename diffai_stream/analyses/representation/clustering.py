@@ -66,7 +66,8 @@ def tensor(table: Table, options: Options) -> PlacedFindings:
 
 def _judged(name: str, old: Any, new: Any) -> Finding | Skipped:
     finite = np.isfinite(old).all(axis=1) & np.isfinite(new).all(axis=1)
-    old, new = old[finite], new[finite]
+    if not finite.all():
+        old, new = old[finite], new[finite]
     k = min(CLUSTERS, len(old) // 2)
     if k < 2:
         return Skipped(name, f"{len(old)} rows with finite values are too few to cluster")
