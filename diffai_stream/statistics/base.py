@@ -186,3 +186,12 @@ class Statistic(ABC, Generic[S]):
     @abstractmethod
     def finalize(self, state: S) -> dict[str, Any]:
         """Columns of a finished tensor: small arrays and numbers, never tensor data."""
+
+
+@dataclass(frozen=True)
+class OneSided(Statistic[S]):
+    """A statistic of the old or of the new side; ValueError for another view."""
+
+    def __post_init__(self) -> None:
+        if self.view not in (View.OLD, View.NEW):
+            raise ValueError(f"{type(self).__name__} is of the old or the new side, not of {self.view.name}")

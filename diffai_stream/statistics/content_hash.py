@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from diffai_stream.statistics.base import Statistic, Tile
+from diffai_stream.statistics.base import OneSided, Tile
 from diffai_stream.statistics.layout import View, leaf_numel
 
 
@@ -20,17 +20,13 @@ class LeafDigests(NamedTuple):
 
 
 @dataclass(frozen=True)
-class ContentHash(Statistic[LeafDigests]):
+class ContentHash(OneSided[LeafDigests]):
     """xxh3-128 of the raw bytes of a side (https://xxhash.com): fast, not cryptographic, 2^-64 odds of an accident.
 
     Bytes are hashed as they are stored, packed codes one byte each: -0 and +0, or two NaN patterns, differ.
     """
 
     view: View = View.OLD
-
-    def __post_init__(self) -> None:
-        if self.view not in (View.OLD, View.NEW):
-            raise ValueError(f"a content hash is of the old or the new side, not of {self.view.name}")
 
     @property
     def positional(self) -> bool:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffai_stream.encodings.base import Encoding
-from diffai_stream.statistics.base import Keyed, Statistic, Tile
+from diffai_stream.statistics.base import Keyed, OneSided, Tile
 from diffai_stream.statistics.entries import distances_of_runs
 from diffai_stream.statistics.layout import KEYS, View
 from diffai_stream.statistics.scanner import Ask, Domain, Scanner, domain_of
@@ -35,14 +35,10 @@ NOTHING = Counted(np.empty(0, np.uint16), np.empty(0, np.int64))
 
 
 @dataclass(frozen=True)
-class PatternCounts(Statistic[Counted]):
+class PatternCounts(OneSided[Counted]):
     """Counts of the patterns of one side, of tensors of at least 2^22 elements."""
 
     view: View = View.OLD
-
-    def __post_init__(self) -> None:
-        if self.view not in (View.OLD, View.NEW):
-            raise ValueError(f"patterns are counted of the old or the new side, not of {self.view.name}")
 
     def result_nbytes(self, shape: tuple[int, ...], numel: int) -> int:
         """Of every pattern."""

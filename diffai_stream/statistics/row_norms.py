@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from diffai_stream.statistics.base import Tile
+from diffai_stream.statistics.base import OneSided, Tile
 from diffai_stream.statistics.layout import View
 from diffai_stream.statistics.row_sums import RowPieces, RowSums, row_norms
 
@@ -15,14 +15,10 @@ MIN_COLUMNS = 4096  # four bytes are a twentieth of a percent of a row of bfloat
 
 
 @dataclass(frozen=True)
-class RowNorms(RowSums):
+class RowNorms(OneSided[RowPieces], RowSums):
     """Norms of rows of at least 4,096 elements, over those that are finite on both sides."""
 
     view: View = View.OLD
-
-    def __post_init__(self) -> None:
-        if self.view not in (View.OLD, View.NEW):
-            raise ValueError(f"norms of rows are of the old or the new side, not of {self.view.name}")
 
     def skip_reason(self, shape: tuple[int, ...]) -> str | None:
         """Never: a tensor without long rows has no norms, which is no reason to tell."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from diffai_stream.statistics.base import Statistic, Tile
+from diffai_stream.statistics.base import OneSided, Tile
 from diffai_stream.statistics.layout import View
 
 if TYPE_CHECKING:
@@ -21,14 +21,10 @@ class CodeState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class StoredCodes(Statistic[CodeState]):
+class StoredCodes(OneSided[CodeState]):
     """Entropy and saturation of the codes, count and range of the scales; all of the tensor at once, with its first tile."""
 
     view: View = View.NEW
-
-    def __post_init__(self) -> None:
-        if self.view not in (View.OLD, View.NEW):
-            raise ValueError(f"codes are of the old or the new side, not of {self.view.name}")
 
     @property
     def positional(self) -> bool:
